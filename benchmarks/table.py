@@ -1,0 +1,108 @@
+"""One table over all benchmarks: `python benchmarks/table.py` rewrites benchmarks/README.md and the measured results in README.md.
+
+Both are made from `benchmarks/results/*.json` alone and stand between markers; everything outside the markers is left as it is.
+`--check` writes nothing and exits 1 where a table is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import HEADER, HERE, RESULTS, row_cells, show, show_interval
+
+ROOT = HERE.parent
+
+#: What README's first screen shows: (benchmark, words that its claim contains). Claims that fail are shown as failed.
+HEADLINES: tuple[tuple[str, str], ...] = ()
+
+
+def load(directory: Path = RESULTS) -> list[dict[str, Any]]:
+    """All results, sorted by name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
+
+
+def full_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """One section per benchmark: its command, and a row for each claim."""
+    parts = [summary(results)]
+    for result in results:
+        lines = [f"### {result['name']}", "", f"`{result['command']}`", "", *_markdown(HEADER, [row_cells(row) for row in result["claims"]])]
+        stated = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
+        machine = result["machine"]
+        lines += ["", f"{machine['cores']} cores, {machine['system']} {machine['processor']}; {stated}."]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims hold, by benchmark, and each that does not."""
+    if not results:
+        return "No benchmark has been run yet."
+    rows = []
+    for result in results:
+        failed = [row["claim"] for row in result["claims"] if not row["passed"]]
+        rows.append([result["name"], f"{len(result['claims']) - len(failed)} of {len(result['claims'])}", "; ".join(failed) or "-"])
+    return "\n".join(_markdown(["benchmark", "claims that hold", "claims that fail"], rows))
+
+
+def headline_table(results: Sequence[Mapping[str, Any]], headlines: Sequence[tuple[str, str]] = HEADLINES) -> str:
+    """The claims of `headlines` as one table, and the count of all; raises LookupError where a headline matches no single claim."""
+    by_name = {result["name"]: result for result in results}
+    rows = []
+    for name, words in headlines:
+        found = [row for row in by_name.get(name, {"claims": []})["claims"] if words in row["claim"]]
+        if len(found) != 1:
+            raise LookupError(f"headline {words!r} of {name}: {len(found)} claims contain these words, one must")
+        row = found[0]
+        mark = "pass" if row["passed"] else "**fail**"
+        interval = "" if row["interval"] is None else f" {show_interval(row['interval'])}"
+        rows.append([row["claim"], row["target"], show(row["measured"]) + interval, show(row["n"]), mark])
+    table = "\n".join(_markdown(["claim", "target", "measured", "n", ""], rows)) + "\n\n" if rows else ""
+    claims = [row for result in results for row in result["claims"]]
+    held = sum(row["passed"] for row in claims)
+    return f"{table}{held} of {len(claims)} claims hold. All of them, with seeds, intervals and commands: [benchmarks](benchmarks/README.md)."
+
+
+def replace_block(text: str, marker: str, content: str) -> str:
+    """`text` with what stands between `<!-- marker -->` and `<!-- /marker -->` replaced; ValueError without both markers."""
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the markers {begin} and {end} must each occur once")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
+
+
+def pages(results: Sequence[Mapping[str, Any]]) -> dict[Path, str]:
+    """The two files as they should be."""
+    wanted = {HERE / "README.md": ("results", full_table(results)), ROOT / "README.md": ("claims", headline_table(results))}
+    return {path: replace_block(path.read_text(encoding="utf-8"), marker, block) for path, (marker, block) in wanted.items()}
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return [line(header), "|" + "---|" * len(header), *(line(row) for row in rows)]
+
+
+def main() -> int:
+    """Rewrite the tables, or check them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table is out of date")
+    args = parser.parse_args()
+    stale = {path: text for path, text in pages(load()).items() if path.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        if args.check:
+            print(f"{path.relative_to(ROOT)} is not what benchmarks/results says; run: python benchmarks/table.py", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return 1 if args.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

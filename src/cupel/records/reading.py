@@ -1,0 +1,64 @@
+"""`read`: any file or table of preferences -> Votes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cupel.errors import RecordError
+from cupel.records import sources
+from cupel.records.build import build
+from cupel.records.columns import CRITICAL, Frame
+from cupel.records.formats import choose
+from cupel.records.schema import Votes
+
+
+def read(
+    source: Any, *, map: Mapping[str, str] | None = None, format: str | None = None, max_bad: float = 0.01, seed: int = 0,
+    heldout: float = 0.2, max_field: int = 1_000_000,
+) -> Votes:  # fmt: skip
+    """The comparisons of a file or table, one per vote, split by group into training and held-out rows.
+
+    source: a path (JSONL, JSON, CSV, TSV, also .gz; Parquet, Arrow, or a directory of these), "-" (standard input), DataFrame, Arrow
+        table, `datasets.Dataset`, or list of dicts.
+    map: canonical name -> column of the data, e.g. {"prompt": "question"}; {"vote:a": "1"} says what a label means.
+    format: an importer's name; None detects it and says why in `meta["detection"]`.
+    max_bad: share of rows that may be set aside (in `quarantine`, with line and reason) before reading is refused.
+    seed, heldout: the held-out split (`splits.assign`); heldout=0 leaves it unassigned, and a split that was mapped is kept.
+    max_field: longest text in characters.
+    Raises RecordError, which says what is wrong, in how many rows, where first, and the ways out.
+
+    >>> votes = read([{"prompt": "Why?", "response_a": "So.", "response_b": "Because.", "vote": "b"}], heldout=0)
+    >>> len(votes), votes.sign.tolist(), votes.source_format
+    (1, [-1], 'votes')
+    """
+    if not 0 <= max_bad <= 1:
+        raise RecordError(f"max_bad is {max_bad}; it is a share of rows in [0, 1]. Write 0.01 for one per cent.")
+    rows = sources.load(source, CRITICAL | set((map or {}).values()))
+    frame = Frame(rows.table, map, max_field)
+    importer = choose(frame, format)
+    _require(frame, importer.NAME)
+    votes = build(rows, frame, importer.parse(frame), name=importer.NAME, order_known=importer.ORDER_KNOWN, max_bad=max_bad)
+    if heldout > 0 and "split" not in frame.mapped:
+        from cupel.records.splits import assign
+
+        votes = assign(votes, heldout=heldout, seed=seed)
+    return votes
+
+
+NEEDS = {
+    "trl": ("prompt", "chosen", "rejected"), "pairs": ("chosen", "rejected"), "votes": ("response_a", "response_b", "vote"),
+}  # fmt: skip
+
+
+def _require(frame: Frame, name: str) -> None:
+    """A format that was asked for must have its columns."""
+    missing = [column for column in NEEDS.get(name, ()) if not frame.has(column)]
+    if missing:
+        from cupel.records.columns import did_you_mean
+
+        hint = did_you_mean(missing[0], frame.columns)
+        raise RecordError(
+            f"format {name} needs {', '.join(missing)}, which the data does not have.{hint} Its columns: {', '.join(frame.columns)}. "
+            f"Name yours: --map {missing[0]}=COLUMN"
+        )

@@ -1,0 +1,239 @@
+"""Any source of rows -> one Arrow table with line numbers; a broken row is set aside, a broken file is one clear error."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cupel.errors import RecordError
+from cupel.records import textual
+from cupel.records.schema import Quarantined
+
+READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
+
+
+@dataclass
+class Rows:
+    """Rows as they came: columns, the line (or row) number of each, and what could not be read at all."""
+
+    table: pa.Table
+    line: np.ndarray
+    quarantine: list[Quarantined] = field(default_factory=list)
+    name: str = "rows"
+    notes: list[str] = field(default_factory=list)
+
+
+def load(source: Any, critical: Collection[str] = ()) -> Rows:
+    """Rows of a path, "-" (standard input), DataFrame, Arrow table, `datasets.Dataset` or list of dicts.
+
+    critical: columns in which a value of an unusual type is a fault of the row; other columns of mixed types become JSON text.
+    Raises RecordError for faults of the whole file (missing, empty, truncated, wrong encoding, unknown kind).
+
+    >>> rows = load([{"a": "x"}, {"a": "y"}])
+    >>> rows.table.column_names, rows.line.tolist()
+    (['a'], [1, 2])
+    """
+    if isinstance(source, str | os.PathLike):
+        rows = _standard_input(critical) if os.fspath(source) == "-" else _path(Path(os.fspath(source)), critical)
+    elif isinstance(source, list | tuple):
+        rows = textual.from_objects(list(source), range(1, len(source) + 1), critical, "list of rows")
+    else:
+        rows = _object(source, critical)
+    if rows.table.num_rows == 0 and not rows.quarantine:
+        raise RecordError(f"{rows.name} has no rows. Give a file with at least one comparison.")
+    names = rows.table.column_names
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise RecordError(f"{rows.name} has {len(twice)} column name(s) twice (first: {twice[0]!r}). Rename one of them.")
+    return rows
+
+
+def _path(path: Path, critical: Collection[str]) -> Rows:
+    text = str(path)
+    if text.startswith("hf://"):
+        raise RecordError(f"{text}: reading from the Hugging Face hub is not built into this reader. Load it with `datasets` and pass the object.")
+    if not path.exists():
+        near = _near(path)
+        raise RecordError(f"no such file: {path}.{near} Give a path, or - for standard input.")
+    if path.is_dir():
+        return _directory(path)
+    try:
+        data_kind = _kind(path)
+        if data_kind in ("parquet", "arrow"):
+            return _arrow_file(path, data_kind)
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}.") from error
+    return _bytes(data, data_kind, str(path), critical)
+
+
+def _near(path: Path) -> str:
+    import difflib
+
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return f" There is no directory {path.parent}."
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f" Did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _kind(path: Path) -> str:
+    """The kind of a file: its content where that is unmistakable, else its name."""
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    if head[:4] == b"PAR1":
+        return "parquet"
+    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+        return "arrow"
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    kinds = {
+        ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet",
+        ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    }  # fmt: skip
+    return kinds.get(last, "sniff")
+
+
+def _bytes(data: bytes, kind: str, name: str, critical: Collection[str]) -> Rows:
+    if data[:2] == b"\x1f\x8b":
+        data = _gunzip(data, name)
+    if kind == "sniff" and data[:4] == b"PAR1":
+        return _table(_read_parquet(pa.BufferReader(data), name), name)
+    if kind == "sniff" and data[:6] == b"ARROW1":
+        return _table(_read_arrow(pa.BufferReader(data), name), name)
+    if not data.strip():
+        raise RecordError(f"{name} is empty. Give a file with at least one comparison.")
+    return textual.parse(textual.decode(data, name), kind, name, critical)
+
+
+def _gunzip(data: bytes, name: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except EOFError as error:
+        engine = zlib.decompressobj(wbits=31)
+        whole = len(engine.decompress(data))
+        raise RecordError(
+            f"{name} is cut off: the gzip stream of {len(data):,} bytes ends too early, after {whole:,} readable bytes. Copy or download it again."
+        ) from error
+    except (OSError, zlib.error) as error:
+        raise RecordError(f"{name} is not a sound gzip file: {error}. Copy or download it again.") from error
+
+
+def _standard_input(critical: Collection[str]) -> Rows:
+    stream = getattr(sys.stdin, "buffer", sys.stdin)
+    data = stream.read()
+    return _bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), "sniff", "standard input", critical)
+
+
+def _arrow_file(path: Path, kind: str) -> Rows:
+    if path.stat().st_size == 0:
+        raise RecordError(f"{path} is empty. Give a file with at least one comparison.")
+    table = _read_parquet(path, str(path)) if kind == "parquet" else _read_arrow(pa.OSFile(str(path)), str(path))
+    return _table(table, str(path))
+
+
+def _read_parquet(source: Any, name: str) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(source).read()
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{name} is not a sound Parquet file: {_first_line(error)}. Copy or write it again.") from error
+
+
+def _read_arrow(source: Any, name: str) -> pa.Table:
+    try:
+        try:
+            return pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return pa.ipc.open_stream(source).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{name} is not a sound Arrow file: {_first_line(error)}. Copy or write it again.") from error
+
+
+def _directory(path: Path) -> Rows:
+    for suffix in (".parquet", ".arrow"):
+        files = sorted(file for file in path.iterdir() if file.suffix == suffix and not file.name.startswith((".", "_")))
+        if files:
+            parts = [_arrow_file(file, suffix[1:]).table for file in files]
+            try:
+                return _table(pa.concat_tables(parts, promote_options="permissive"), str(path))
+            except pa.ArrowException as error:
+                raise RecordError(f"the {len(files)} files of {path} do not have the same columns: {_first_line(error)}") from error
+    raise RecordError(f"{path} is a directory without .parquet or .arrow files. Name a file: {READABLE}.")
+
+
+def _object(source: Any, critical: Collection[str]) -> Rows:
+    """A table-like object of a library that need not be imported here."""
+    kind = f"{type(source).__module__}.{type(source).__name__}"
+    if isinstance(source, pa.Table):
+        return _table(source, "Arrow table")
+    if isinstance(source, pa.RecordBatch):
+        return _table(pa.Table.from_batches([source]), "Arrow record batch")
+    if kind.startswith("pandas.") and hasattr(source, "to_dict"):
+        try:
+            table = pa.Table.from_pandas(source, preserve_index=False)
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):
+            records = source.to_dict("records")
+            return textual.from_objects(records, range(1, len(records) + 1), critical, "DataFrame")
+        return _table(table.replace_schema_metadata(None), "DataFrame")
+    if kind.startswith("datasets."):
+        if isinstance(source, dict):
+            names = ", ".join(map(str, source))
+            raise RecordError(f"this is a collection of {len(source)} splits ({names}). Pass one of them, e.g. data[{next(iter(source), 'train')!r}].")
+        if hasattr(source, "with_format"):
+            table = source.with_format("arrow")[:]
+            return _table(table.replace_schema_metadata(None), "datasets.Dataset")
+    if hasattr(source, "__arrow_c_stream__"):
+        return _table(pa.table(source), kind)
+    if isinstance(source, dict):
+        return textual.from_columns(source, critical, "dict of columns")
+    raise RecordError(
+        f"cannot read rows from {kind}. Give a path ({READABLE}), a DataFrame, an Arrow table, a datasets.Dataset or a list of dicts."
+    )
+
+
+def _table(table: pa.Table, name: str) -> Rows:
+    """Rows of an Arrow table; rows whose text is not UTF-8 (Arrow readers do not look) are set aside."""
+    line = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    try:
+        table.validate(full=True)
+        return Rows(table, line, [], name)
+    except pa.ArrowInvalid:
+        pass
+    bad: dict[int, str] = {}
+    for column in table.column_names:
+        values = table[column]
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            raw = values.combine_chunks().view(pa.binary() if pa.types.is_string(values.type) else pa.large_binary())
+            for row, value in enumerate(raw.to_pylist()):
+                try:
+                    if value is not None:
+                        value.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    bad.setdefault(row, f"column {column}: {error.reason} at byte {error.start}")
+    keep = np.array([row not in bad for row in range(table.num_rows)], dtype=bool)
+    kept = table.filter(pa.array(keep))
+    try:
+        kept.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise RecordError(f"{name} holds values that break the Arrow format: {_first_line(error)}. Write it again.") from error
+    quarantine = [Quarantined(row + 1, "not_utf8", detail, "") for row, detail in sorted(bad.items())]
+    return Rows(kept, line[keep], quarantine, name)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:300]

@@ -247,24 +247,26 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 def _solve(
     space: _Space, p: np.ndarray, w: np.ndarray, mask: np.ndarray, ridge: np.ndarray, *,
-    tolerance: float, limit: int, start: np.ndarray | None = None, rows: np.ndarray | None = None, memory: int = 8,
+    tolerance: float, limit: int, start: np.ndarray | None = None, rows: np.ndarray | None = None, memory: int = 8, kind: type = np.float64,
 ) -> _Solved:  # fmt: skip
     """L-BFGS on B problems at once: column b uses rows mask[:, b] and ridge[b]. Exact gradients, backtracking, diagonal start."""
     z = space.z if rows is None else space.z[rows]
     p = p if rows is None else p[rows]
     w = w if rows is None else w[rows]
-    weights = mask * w[:, None]  # [n, B]
-    total = np.maximum(weights.sum(axis=0), 1e-300)
+    total = np.maximum(w @ mask, 1e-300)
+    z, target, weights = z.astype(kind, copy=False), p[:, None].astype(kind), mask * w[:, None].astype(kind)  # weights [n, B]
     ridge = np.asarray(ridge, dtype=np.float64)
     if (ridge <= 0).any():
         raise InputError(f"a ridge is positive, not {float(ridge.min())!r}; a tiny one (1e-6) stands for none")
 
     def value_gradient(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        margin = z @ theta
+        margin = z @ theta.astype(kind, copy=False)
         small = np.exp(-np.abs(margin))
-        value = np.einsum("nb,nb->b", weights, np.maximum(margin, 0) + np.log1p(small) - p[:, None] * margin)
-        prob = np.where(margin >= 0, 1.0, small) / (1 + small)
-        gradient = z.T @ (weights * (prob - p[:, None])) + ridge * theta
+        value = np.einsum("nb,nb->b", weights, np.maximum(margin, 0) + np.log1p(small) - target * margin, dtype=np.float64)
+        np.divide(np.where(margin >= 0, kind(1), small), 1 + small, out=margin)  # sigmoid(margin), in place
+        margin -= target
+        margin *= weights
+        gradient = z.T @ margin + ridge * theta
         return value + 0.5 * ridge * (theta * theta).sum(axis=0), gradient
 
     theta = np.zeros((z.shape[1], mask.shape[1])) if start is None else np.array(start, dtype=np.float64).reshape(-1, mask.shape[1])
@@ -272,7 +274,7 @@ def _solve(
     value, gradient = value_gradient(theta)
     size = np.abs(gradient).max(axis=0, initial=0.0) / total
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    iterations = 0
+    iterations, slack = 0, 1e-13 if kind is np.float64 else 1e-7
     stuck = np.zeros(mask.shape[1], dtype=bool)
     while iterations < limit and ((size > tolerance) & ~stuck).any():
         iterations += 1
@@ -286,7 +288,7 @@ def _solve(
         for _ in range(30):
             moved = theta + length * step
             new_value, new_gradient = value_gradient(moved)
-            worse = new_value > value + 1e-4 * length * slope + 1e-13 * np.abs(value)
+            worse = new_value > value + 1e-4 * length * slope + slack * np.abs(value)
             if not worse.any():
                 break
             length = np.where(worse, length * 0.5, length)
@@ -334,7 +336,7 @@ def _tune(
     mask = np.repeat(fold[:, None] != np.arange(count), len(ordered), axis=1)  # columns: fold-major, ridge-minor
     scale = 1.0 if len(rows) == train.sum() else w[rows].sum() / w[train].sum()
     grid = np.tile(ordered * scale, count)
-    solved = _solve(space, p, w, mask, grid, tolerance=2e-4, limit=100, rows=rows)
+    solved = _solve(space, p, w, mask, grid, tolerance=5e-4, limit=60, rows=rows, kind=np.float32)
     margin = space.z[rows] @ solved.theta
     held = ~mask * w[rows][:, None]
     loss = (held * (np.logaddexp(0, margin) - p[rows][:, None] * margin)).sum(axis=0).reshape(count, -1).sum(axis=0)

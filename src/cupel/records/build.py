@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cupel.errors import RecordError
+from cupel.records.arrow import pc
 from cupel.records.columns import Frame, as_strings
 from cupel.records.formats import Parsed
 from cupel.records.groups import connected
-from cupel.records.schema import A, B, BOTH_BAD, HELDOUT, SKIP, TIE, TRAIN, Quarantined, Votes
+from cupel.records.schema import BOTH_BAD, HELDOUT, SKIP, TIE, TRAIN, A, B, Quarantined, Votes
 from cupel.records.sources import Rows
 
-SPLITS = {"train": TRAIN, "training": TRAIN, **dict.fromkeys(["test", "heldout", "held_out", "validation", "valid", "dev", "eval"], HELDOUT)}
+SPLITS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    **dict.fromkeys(["test", "heldout", "held_out", "validation", "valid", "dev", "eval"], HELDOUT),
+}
 
 
 def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: bool, max_bad: float) -> Votes:
@@ -72,12 +76,31 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
         "n_rows": total,
     }
     return Votes(
-        prompts=prompts, responses=responses, ids=names, prompt=prompt, first=first, second=second, outcome=outcome.astype(np.int8),
-        annotator=annotator, group=group, p=p, w=w, strength=columns["strength"], seconds=columns["seconds"], model_first=model_first,
-        model_second=model_second, split=columns["split"], line=kept(rows.line), annotators=annotators, models=models,
-        order_known=order_known, source=rows.table if whole else rows.table.take(index), source_format=name,
-        quarantine=tuple(quarantine), meta=meta,
-    )  # fmt: skip
+        prompts=prompts,
+        responses=responses,
+        ids=names,
+        prompt=prompt,
+        first=first,
+        second=second,
+        outcome=outcome.astype(np.int8),
+        annotator=annotator,
+        group=group,
+        p=p,
+        w=w,
+        strength=columns["strength"],
+        seconds=columns["seconds"],
+        model_first=model_first,
+        model_second=model_second,
+        split=columns["split"],
+        line=kept(rows.line),
+        annotators=annotators,
+        models=models,
+        order_known=order_known,
+        source=rows.table if whole else rows.table.take(index),
+        source_format=name,
+        quarantine=tuple(quarantine),
+        meta=meta,
+    )
 
 
 def _extras(frame: Frame) -> dict[str, np.ndarray]:
@@ -109,7 +132,8 @@ def _given_ids(frame: Frame) -> pa.Array:
         values = ids.to_pylist()
         for row in usable:
             if values[row] is not None and seen.setdefault(values[row], row) != row:
-                detail = f"id {values[row][:80]!r} is taken by row {seen[values[row]] + 1}; if it names the pair, not the vote: --map item_id={frame.names['id']}"
+                at = f"id {values[row][:80]!r} is taken by row {seen[values[row]] + 1}"
+                detail = f"{at}; if it names the pair, not the vote: --map item_id={frame.names['id']}"
                 frame.bad.setdefault(row, ("duplicate_id", detail))
     return ids
 
@@ -148,7 +172,8 @@ def _encode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def _ids(
-    given: pa.Array, prompts: pa.Array, responses: pa.Array, prompt: np.ndarray, first: np.ndarray, second: np.ndarray, outcome: np.ndarray,
+    given: pa.Array, prompts: pa.Array, responses: pa.Array, prompt: np.ndarray, first: np.ndarray, second: np.ndarray, outcome:
+    np.ndarray,
     annotator: np.ndarray, annotators: tuple[str, ...],
 ) -> pa.Array:  # fmt: skip
     """string: the given id, else 16 hexadecimal digits of the SHA-256 of the row's content and its occurrence among equal rows."""
@@ -163,7 +188,13 @@ def _ids(
         if value is not None:
             continue
         key = b"\0".join(
-            (texts["prompt"][prompt[row]], texts["response"][first[row]], texts["response"][second[row]], bytes([outcome[row]]), people[annotator[row]])
+            (
+                texts["prompt"][prompt[row]],
+                texts["response"][first[row]],
+                texts["response"][second[row]],
+                bytes([outcome[row]]),
+                people[annotator[row]],
+            )
         )
         while True:
             name = hashlib.sha256(key + b"\0" + str(seen[key]).encode()).hexdigest()[:16]
@@ -201,5 +232,6 @@ def _refuse(quarantine: list[Quarantined], total: int, max_bad: float, name: str
     none = "no row is left; " if len(quarantine) == total else ""
     raise RecordError(
         f"{len(quarantine):,} of {total:,} rows of {name} cannot be used ({none}allowed: {max_bad:.2%}): {'; '.join(parts)}. "
-        f"Correct them, name the columns with --map NEW=COLUMN, or allow more with --max-bad {min(1.0, len(quarantine) / total + 0.005):.2f}."
+        f"Correct them, name the columns with --map NEW=COLUMN, or allow more with --max-bad "
+        f"{min(1.0, len(quarantine) / total + 0.005):.2f}."
     )

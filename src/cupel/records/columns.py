@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cupel.errors import RecordError
 from cupel.records import text as text_
+from cupel.records.arrow import pc
 from cupel.records.schema import OUTCOMES
 
 #: canonical name -> names that are taken for it without `map`, in order of preference
@@ -38,7 +38,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "split": (),  # only by map: a split column of the file is not believed by itself
 }
 
-#: pairs of columns that hold the two sides of a vote, in order of preference; the number is what a numeric label calls the first side
+#: pairs of columns that hold the two sides of a vote, in order of preference; the number is what a numeric label calls the
+#: first side
 SIDES: tuple[tuple[str, str, int | None], ...] = (
     ("response_a", "response_b", None),
     ("answer_a", "answer_b", None),
@@ -59,9 +60,15 @@ SIDES: tuple[tuple[str, str, int | None], ...] = (
 )
 
 #: every column name in which a value of an unusual type is a fault of the row
-CRITICAL = frozenset(name for names in ALIASES.values() for name in names) - {"group", "p", "w", "gold", "id", "item_id", "seconds"} | {
-    side for pair in SIDES for side in pair[:2]
-}
+CRITICAL = frozenset(name for names in ALIASES.values() for name in names) - {
+    "group",
+    "p",
+    "w",
+    "gold",
+    "id",
+    "item_id",
+    "seconds",
+} | {side for pair in SIDES for side in pair[:2]}
 
 #: columns that may hold a text or a chat list
 TEXTUAL = frozenset({"prompt", "chosen", "rejected", "conversation_a", "conversation_b", "response_a", "response_b"})
@@ -92,7 +99,8 @@ class Frame:
                 continue
             if name == "prompt" and found[0] != "prompt" and len(found) > 1:
                 raise RecordError(
-                    f"there is no column prompt, and {len(found)} that could be it ({', '.join(found)}). Say which: --map prompt={found[0]}"
+                    f"there is no column prompt, and {len(found)} that could be it ({', '.join(found)}). Say which: --map "
+                    f"prompt={found[0]}"
                 )
             self.names[name] = found[0]
             if found[0] != name:
@@ -118,7 +126,8 @@ class Frame:
             )
         if column not in self.columns:
             raise RecordError(
-                f"--map {name}={column}: the data has no column {column!r}.{did_you_mean(column, self.columns)} Its columns: {', '.join(self.columns)}."
+                f"--map {name}={column}: the data has no column {column!r}.{did_you_mean(column, self.columns)} Its columns: "
+                f"{', '.join(self.columns)}."
             )
         self.mapped[name] = column
 
@@ -143,7 +152,8 @@ class Frame:
         return values
 
     def shape(self, name: str) -> str:
-        """What a column holds: "text", "chat" (lists of messages, also as JSON text), "transcript" (Human/Assistant), "other", "none"."""
+        """What a column holds: "text", "chat" (lists of messages, also as JSON text), "transcript" (Human/Assistant), "
+        ""other", "none"."""
         if name not in self.names:
             return "none"
         values = self.column(name)
@@ -206,9 +216,13 @@ class Frame:
             self.mark(pc.is_null(values), "missing_text", f"column {label} has no value")
             values = pc.fill_null(values, "")
             self.mark(pc.equal(pc.utf8_trim_whitespace(values), ""), "empty_side", f"column {label} is blank")
-        size = pc.utf8_length(values)
-        self.mark(pc.greater(size, self.max_field), "field_too_long", f"column {label} is longer than {self.max_field:,} characters")
+        self.limit(values, f"column {label}")
         return values
+
+    def limit(self, values: pa.Array, label: str) -> None:
+        """Mark texts that are longer than `max_field` characters."""
+        long = pc.greater(pc.utf8_length(values), self.max_field)
+        self.mark(long, "field_too_long", f"{label} is longer than {self.max_field:,} characters (--max-field)")
 
     def _json_chats(self, values: pa.Array, prompt: bool) -> pa.Array:
         """Chat lists written as JSON text -> their canonical text; other texts stay as they are."""
@@ -242,7 +256,9 @@ class Frame:
         try:
             return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowException:
-            raise RecordError(f"column {self.names[name]} holds {values.type}; {name} must be a number. Map another one: --map {name}=COLUMN") from None
+            raise RecordError(
+                f"column {self.names[name]} holds {values.type}; {name} must be a number. Map another one: --map {name}=COLUMN"
+            ) from None
 
     def codes(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """(int32 codes, names): a column of names (annotators, models, groups); -1 where missing. Names are sorted."""
@@ -261,7 +277,12 @@ class Frame:
 
 def side_text(chat: list[dict[str, Any]], prompt: bool) -> str:
     """A chat list as the text of a prompt or of a response (a single assistant message is its content)."""
-    if not prompt and len(chat) == 1 and chat[0]["role"] == "assistant" and (chat[0]["content"] is None or isinstance(chat[0]["content"], str)):
+    if (
+        not prompt
+        and len(chat) == 1
+        and chat[0]["role"] == "assistant"
+        and (chat[0]["content"] is None or isinstance(chat[0]["content"], str))
+    ):
         return chat[0]["content"] or ""
     return text_.canonical(chat)
 
@@ -279,7 +300,9 @@ def as_strings(values: pa.Array, label: str) -> pa.Array:
     try:
         out = values.cast(pa.large_string())
     except pa.ArrowException:
-        raise RecordError(f"column {label} holds {values.type}, which cannot be read as names. Map another column with --map.") from None
+        raise RecordError(
+            f"column {label} holds {values.type}, which cannot be read as names. Map another column with --map."
+        ) from None
     out = pc.utf8_trim_whitespace(out)
     return pc.if_else(pc.equal(out, ""), pa.scalar(None, pa.large_string()), out)
 

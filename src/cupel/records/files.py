@@ -24,7 +24,8 @@ LOCK = ".cupel.lock"
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error, and vanishes otherwise.
 
-    The data is flushed to the disk before the rename, so a reader (or a run that resumes) sees the old file or the new one, never a part.
+    The data is flushed to the disk before the rename, so a reader (or a run that resumes) sees the old file or the new one, never
+    a part.
     Parent directories are made. Raises InputError where the place cannot be written.
 
     >>> import tempfile
@@ -103,36 +104,38 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def lock(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Hold the only writer's place in an output directory; raises InputError at once where another process holds it.
 
-    An advisory lock on `.cupel.lock` (fcntl): it ends with the process, however that ends, so nothing has to be cleaned up after a kill.
+    An advisory lock on `.cupel.lock` (fcntl): it ends with the process, however that ends, so nothing has to be cleaned up after
+    a kill.
     On systems without fcntl (Windows) the directory is made and no lock is taken.
     """
     place = Path(directory)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        stream = open(place / LOCK, "a+", encoding="utf-8")
+        handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(f"cannot write into {place}: {error.strerror or error}. Choose another place with --out.") from error
-    with stream:
-        try:
-            import fcntl
-        except ImportError:  # pragma: no cover - not on this platform
-            yield place
-            return
-        try:
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            owner = stream.read().strip() or "unknown"
-            raise InputError(
-                f"another cupel process (id {owner}) is writing into {place}. Wait until it ends, or choose another place with --out."
-            ) from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        try:
-            yield place
-        finally:
-            stream.truncate(0)
+    try:
+        _take(handle, place)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield place
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, place: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - not on this platform
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise InputError(
+            f"another cupel process (id {owner}) is writing into {place}. Wait until it ends, or choose another place with --out."
+        ) from error
 
 
 def _plain(obj: Any) -> Any:

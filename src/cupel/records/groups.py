@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from cupel.records.arrow import pc
 
 #: a response shorter than this many characters ("Yes.") recurs by chance and connects nothing by itself
 MIN_SHARED = 40
 
 
 def connected(
-    prompts: pa.Array, responses: pa.Array, prompt: np.ndarray, first: np.ndarray, second: np.ndarray, given: np.ndarray | None = None
+    prompts: pa.Array,
+    responses: pa.Array,
+    prompt: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
     """int32 [n]: component of each row, numbered by first appearance.
 
-    Rows are connected that share a prompt (not the empty one), a response of at least 40 characters, the same unordered pair under the
+    Rows are connected that share a prompt (not the empty one), a response of at least 40 characters, the same unordered pair
+    under the
     same prompt, or a given group. Shorter responses ("Yes.") recur by chance under unrelated prompts and connect nothing.
 
     >>> texts = pa.array(["Yes.", "No.", "x" * 40, "y" * 40])

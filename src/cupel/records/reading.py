@@ -8,7 +8,7 @@ from typing import Any
 from cupel.errors import RecordError
 from cupel.records import sources
 from cupel.records.build import build
-from cupel.records.columns import CRITICAL, Frame
+from cupel.records.columns import CRITICAL, Frame, did_you_mean
 from cupel.records.formats import choose
 from cupel.records.schema import Votes
 
@@ -19,7 +19,8 @@ def read(
 ) -> Votes:  # fmt: skip
     """The comparisons of a file or table, one per vote, split by group into training and held-out rows.
 
-    source: a path (JSONL, JSON, CSV, TSV, also .gz; Parquet, Arrow, or a directory of these), "-" (standard input), DataFrame, Arrow
+    source: a path (JSONL, JSON, CSV, TSV, also .gz; Parquet, Arrow, or a directory of these), "-" (standard input), DataFrame,
+    Arrow
         table, `datasets.Dataset`, or list of dicts.
     map: canonical name -> column of the data, e.g. {"prompt": "question"}; {"vote:a": "1"} says what a label means.
     format: an importer's name; None detects it and says why in `meta["detection"]`.
@@ -37,7 +38,7 @@ def read(
     rows = sources.load(source, CRITICAL | set((map or {}).values()))
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)
-    _require(frame, importer.NAME)
+    _require(frame, importer.NAME, importer.NEEDS)
     votes = build(rows, frame, importer.parse(frame), name=importer.NAME, order_known=importer.ORDER_KNOWN, max_bad=max_bad)
     if heldout > 0 and "split" not in frame.mapped:
         from cupel.records.splits import assign
@@ -46,19 +47,13 @@ def read(
     return votes
 
 
-NEEDS = {
-    "trl": ("prompt", "chosen", "rejected"), "pairs": ("chosen", "rejected"), "votes": ("response_a", "response_b", "vote"),
-}  # fmt: skip
-
-
-def _require(frame: Frame, name: str) -> None:
+def _require(frame: Frame, name: str, needs: tuple[str, ...]) -> None:
     """A format that was asked for must have its columns."""
-    missing = [column for column in NEEDS.get(name, ()) if not frame.has(column)]
+    missing = [column for column in needs if not frame.has(column)]
     if missing:
-        from cupel.records.columns import did_you_mean
-
         hint = did_you_mean(missing[0], frame.columns)
         raise RecordError(
-            f"format {name} needs {', '.join(missing)}, which the data does not have.{hint} Its columns: {', '.join(frame.columns)}. "
+            f"format {name} needs {', '.join(missing)}, which the data does not have.{hint} Its columns: "
+            f"{', '.join(frame.columns)}. "
             f"Name yours: --map {missing[0]}=COLUMN"
         )

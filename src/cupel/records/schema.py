@@ -1,8 +1,8 @@
 """The normalised store: unique prompts, unique responses, and one comparison per vote.
 
-Responses are scored once however often they recur, so texts are kept apart from the comparisons that point at them. A label is a
-claim: inside cupel a comparison has a `first` and a `second` side and an `outcome`; `chosen` and `rejected` exist only at the borders.
-Several votes on a pair stay several rows, to the end.
+Responses are scored once however often they recur, so texts are kept apart from the comparisons that point at them. A label is
+a claim: inside cupel a comparison has a `first` and a `second` side and an `outcome`; `chosen` and `rejected` exist only at the
+borders. Several votes on a pair stay several rows, to the end.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from cupel.errors import RecordError
 from cupel.records import textual
 from cupel.records.schema import Quarantined
 
-READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
+READABLE = (
+    ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
+)
 
 
 @dataclass
@@ -60,7 +62,9 @@ def load(source: Any, critical: Collection[str] = ()) -> Rows:
 def _path(path: Path, critical: Collection[str]) -> Rows:
     text = str(path)
     if text.startswith("hf://"):
-        raise RecordError(f"{text}: reading from the Hugging Face hub is not built into this reader. Load it with `datasets` and pass the object.")
+        raise RecordError(
+            f"{text}: reading from the Hugging Face hub is not built into this reader. Load it with `datasets` and pass the object."
+        )
     if not path.exists():
         near = _near(path)
         raise RecordError(f"no such file: {path}.{near} Give a path, or - for standard input.")
@@ -99,11 +103,9 @@ def _kind(path: Path) -> str:
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
-    kinds = {
-        ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet",
-        ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
-    }  # fmt: skip
-    return kinds.get(last, "sniff")
+    kinds = {".ndjson": "jsonl", ".pq": "parquet", ".feather": "arrow", ".ipc": "arrow"}
+    known = {f".{kind}": kind for kind in ("jsonl", "json", "csv", "tsv", "parquet", "arrow")}
+    return (known | kinds).get(last, "sniff")
 
 
 def _bytes(data: bytes, kind: str, name: str, critical: Collection[str]) -> Rows:
@@ -125,7 +127,8 @@ def _gunzip(data: bytes, name: str) -> bytes:
         engine = zlib.decompressobj(wbits=31)
         whole = len(engine.decompress(data))
         raise RecordError(
-            f"{name} is cut off: the gzip stream of {len(data):,} bytes ends too early, after {whole:,} readable bytes. Copy or download it again."
+            f"{name} is cut off: the gzip stream of {len(data):,} bytes ends too early, after {whole:,} readable bytes. Copy "
+            f"or download it again."
         ) from error
     except (OSError, zlib.error) as error:
         raise RecordError(f"{name} is not a sound gzip file: {error}. Copy or download it again.") from error
@@ -193,7 +196,10 @@ def _object(source: Any, critical: Collection[str]) -> Rows:
     if kind.startswith("datasets."):
         if isinstance(source, dict):
             names = ", ".join(map(str, source))
-            raise RecordError(f"this is a collection of {len(source)} splits ({names}). Pass one of them, e.g. data[{next(iter(source), 'train')!r}].")
+            raise RecordError(
+                f"this is a collection of {len(source)} splits ({names}). Pass one of them, e.g. "
+                f"data[{next(iter(source), 'train')!r}]."
+            )
         if hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
             return _table(table.replace_schema_metadata(None), "datasets.Dataset")
@@ -202,7 +208,8 @@ def _object(source: Any, critical: Collection[str]) -> Rows:
     if isinstance(source, dict):
         return textual.from_columns(source, critical, "dict of columns")
     raise RecordError(
-        f"cannot read rows from {kind}. Give a path ({READABLE}), a DataFrame, an Arrow table, a datasets.Dataset or a list of dicts."
+        f"cannot read rows from {kind}. Give a path ({READABLE}), a DataFrame, an Arrow table, a datasets.Dataset or a list "
+        f"of dicts."
     )
 
 

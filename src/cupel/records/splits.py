@@ -19,10 +19,11 @@ GIANT = 0.8
 def assign(votes: Votes, *, heldout: float = 0.2, seed: int = 0) -> Votes:
     """Votes with `split` assigned: whole groups are held out until they hold the share `heldout` of the rows.
 
-    Groups are the connected components of the given groups, shared prompts and shared responses (of at least 40 characters), so none of
-    these is on both sides. They are taken in the order of SHA-256(seed, texts of the group): it depends on their content and the seed,
-    not on the order of rows, and never on a label. Where that leaves fewer than 5 groups or one group with more than 80 % of the rows,
-    prompts are split instead, and failing that unordered pairs; `meta["split"]` says what was done and what may leak.
+    Groups are the connected components of the given groups, shared prompts and shared responses (of at least 40 characters),
+    so none of these is on both sides. They are taken in the order of SHA-256(seed, texts of the group): it depends on their
+    content and the seed, not on the order of rows, and never on a label. Where that leaves fewer than 5 groups or one group with
+    more than 80 % of the rows, prompts are split instead, and failing that unordered pairs; `meta["split"]` says what was done
+    and what may leak.
 
     heldout: share in (0, 1), else RecordError.
 
@@ -39,22 +40,26 @@ def assign(votes: Votes, *, heldout: float = 0.2, seed: int = 0) -> Votes:
     label = connected(votes.prompts, votes.responses, votes.prompt, votes.first, votes.second, votes.group)
     by, note = "group", "no prompt, response of 40 characters or more, or group is on both sides"
     if not _usable(label):
-        whole = _shape(label)
+        whole = f"rows are too connected to split by group ({_shape(label)})"
         label = votes.prompt.astype(np.int64)
-        by, note = "prompt", f"rows are too connected to split by group ({whole}): responses or groups may be on both sides, prompts are not"
+        by, note = "prompt", f"{whole}: responses or groups may be on both sides, prompts are not"
         if not _usable(label):
             label = votes.pair
-            by = "pair"
-            note = f"rows are too connected to split by group ({whole}) or prompt ({_shape(votes.prompt)}): prompts and responses are on both sides"
+            by, note = "pair", f"{whole} or by prompt ({_shape(votes.prompt)}): prompts and responses are on both sides"
     split = np.full(n, TRAIN, dtype=np.int8)
     taken = _choose(label, texts, heldout, seed)
     split[taken] = HELDOUT
     if not taken.any():
         by, note = "none", f"too few groups to hold any out ({_shape(label)})"
     facts = {
-        "by": by, "note": note, "seed": int(seed), "asked": float(heldout), "heldout_rows": int(taken.sum()), "train_rows": int(n - taken.sum()),
-        "groups": int(len(np.unique(label))),
-    }  # fmt: skip
+        "by": by,
+        "note": note,
+        "seed": int(seed),
+        "asked": float(heldout),
+        "heldout_rows": int(taken.sum()),
+        "train_rows": int(n - taken.sum()),
+        "groups": len(np.unique(label)),
+    }
     return votes.with_(split=split, meta={**votes.meta, "split": facts})
 
 

@@ -27,19 +27,21 @@ RAW = 2000
 def decode(data: bytes, name: str) -> str:
     """UTF-8 text (a byte-order mark is dropped). Raises RecordError with the byte offset, the line and the way out.
 
-    >>> decode(b"caf\\xe9", "f.csv")
-    Traceback (most recent call last):
-        ...
-    cupel.errors.RecordError: f.csv is not UTF-8: byte 0xe9 at offset 3 (line 1) ... iconv -f WINDOWS-1252 -t UTF-8 f.csv > fixed
+    >>> decode(b"\\xef\\xbb\\xbfcaf\\xc3\\xa9", "f.csv")
+    'café'
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise RecordError(f"{name} is not UTF-8: it begins with the mark of UTF-16 at offset 0. Convert it: iconv -f UTF-16 -t UTF-8 {name} > fixed")
+        raise RecordError(
+            f"{name} is not UTF-8: it begins with the mark of UTF-16 at offset 0. Convert it: iconv -f UTF-16 -t UTF-8 {name} "
+            f"> fixed"
+        )
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise RecordError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,} (line {line:,}) cannot be read ({error.reason}). "
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,} (line {line:,}) cannot be read "
+            f"({error.reason}). "
             f"Convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > fixed"
         ) from error
 
@@ -89,7 +91,9 @@ def _json(text: str, name: str, critical: Collection[str]) -> Rows:
     except ValueError as error:
         if text.lstrip().startswith("{") and "Extra data" in str(error):
             return _jsonl(text, name, critical)
-        raise RecordError(f"{name} is not JSON: {error}. Write one row per line (.jsonl), where one bad line costs one line.") from error
+        raise RecordError(
+            f"{name} is not JSON: {error}. Write one row per line (.jsonl), where one bad line costs one line."
+        ) from error
     key = _holder(found)
     if key is not None:
         found = found[key]
@@ -189,7 +193,9 @@ def from_columns(found: Mapping[str, Any], critical: Collection[str], name: str)
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in columns.items())
         raise RecordError(f"the columns of {name} are not equally long ({sizes}).")
     size = len(next(iter(columns.values()), []))
-    return from_objects([{key: values[i] for key, values in columns.items()} for i in range(size)], range(1, size + 1), critical, name)
+    return from_objects(
+        [{key: values[i] for key, values in columns.items()} for i in range(size)], range(1, size + 1), critical, name
+    )
 
 
 def from_objects(objects: list[Any], numbers: Iterable[int], critical: Collection[str], name: str) -> Rows:
@@ -221,9 +227,7 @@ def from_objects(objects: list[Any], numbers: Iterable[int], critical: Collectio
             arrays[key] = _array(held) if _array_fits(held) else _json_column(held)
         else:
             arrays[key] = array if bool(keep.all()) else array.take(index)
-    quarantine = [
-        Quarantined(int(lines[row]), reason, detail, _raw(objects[row])) for row, (reason, detail) in sorted(bad.items())
-    ]
+    quarantine = [Quarantined(int(lines[row]), reason, detail, _raw(objects[row])) for row, (reason, detail) in sorted(bad.items())]
     return Rows(pa.table(arrays), lines[keep], quarantine, name, notes)
 
 

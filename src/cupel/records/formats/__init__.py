@@ -1,4 +1,5 @@
-"""Importers, one file each: `NAME`, `DESCRIPTION`, `ORDER_KNOWN`, `detect(frame)`, `parse(frame)`. A new file here is a new format."""
+"""Importers, one file each: `NAME`, `DESCRIPTION`, `NEEDS`, `ORDER_KNOWN`, `detect(frame)`, `parse(frame)`. A new file here "
+"is a new format."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def _no_format(frame: Frame) -> str:
                 hints.append(f"--map {meant.split(repr(''))[0].split(chr(39))[1]}={column}")
     kinds = "; ".join(module.DESCRIPTION for module in importers().values())
     did = f" Did you mean {' '.join(hints)}?" if hints else ""
-    return f"no known format has these columns: {', '.join(frame.columns[:40]) or '(none)'}.{did} Known: {kinds}. Name yours with --map NEW=COLUMN."
+    there = ", ".join(frame.columns[:40]) or "(none)"
+    return f"no known format has these columns: {there}.{did} Known: {kinds}. Name yours with --map NEW=COLUMN."
 
 
 def _refuse_misspelt_prompt(frame: Frame) -> None:
@@ -82,4 +84,6 @@ def _refuse_misspelt_prompt(frame: Frame) -> None:
     sides = {side for pair in SIDES for side in pair[:2]}
     for column in frame.columns:
         if column not in sides and column not in frame.names.values() and did_you_mean(column.lower(), ["prompt"]):
-            raise RecordError(f"there is no column prompt. Did you mean --map prompt={column}? Its columns: {', '.join(frame.columns)}.")
+            raise RecordError(
+                f"there is no column prompt. Did you mean --map prompt={column}? Its columns: {', '.join(frame.columns)}."
+            )

@@ -11,14 +11,19 @@ from cupel.records.schema import A
 
 NAME = "pairs"
 DESCRIPTION = "pairs (chosen, rejected as text, no prompt)"
+NEEDS = ("chosen", "rejected")
 ORDER_KNOWN = False
 
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if frame.has("prompt") or not frame.has("chosen", "rejected"):
+    if frame.has("prompt") or not frame.has(*NEEDS):
         return 0.0, ""
-    return 0.3, "columns chosen and rejected hold plain text and there is no prompt (--format trl_implicit would cut a common beginning off)"
+    return (
+        0.3,
+        "columns chosen and rejected hold plain text and there is no prompt (--format trl_implicit would cut a common "
+        "beginning off)",
+    )
 
 
 def parse(frame: Frame) -> Parsed:

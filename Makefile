@@ -13,7 +13,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
-BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/table.py,$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out benchmarks/table.py,$(shell grep -l __main__ benchmarks/*.py))
 
 .PHONY: demo test test-install lint bench docs clean
 .DELETE_ON_ERROR:

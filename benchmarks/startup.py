@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py [--runs 20] [--no-install]
 
-Times are medians of fresh processes, with the process's own start subtracted for the import (`python -c pass` is timed beside it). The
-installation is a plain `pip install -c constraints.txt .` into a new virtual environment; its seconds depend on the network and on
-pip's cache, so they are stated and not judged.
+Times are medians of fresh processes, with the process's own start subtracted for the import (`python -c pass` is timed beside it).
+The installation is a plain `pip install -c constraints.txt .` into a new environment; its seconds depend on the network and on the
+cache of pip, so they are stated and not judged.
 """
 
 from __future__ import annotations

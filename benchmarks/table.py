@@ -30,7 +30,8 @@ def full_table(results: Sequence[Mapping[str, Any]]) -> str:
     """One section per benchmark: its command, and a row for each claim."""
     parts = [summary(results)]
     for result in results:
-        lines = [f"### {result['name']}", "", f"`{result['command']}`", "", *_markdown(HEADER, [row_cells(row) for row in result["claims"]])]
+        table = _markdown(HEADER, [row_cells(row) for row in result["claims"]])
+        lines = [f"### {result['name']}", "", f"`{result['command']}`", "", *table]
         stated = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
         machine = result["machine"]
         lines += ["", f"{machine['cores']} cores, {machine['system']} {machine['processor']}; {stated}."]
@@ -64,7 +65,8 @@ def headline_table(results: Sequence[Mapping[str, Any]], headlines: Sequence[tup
     table = "\n".join(_markdown(["claim", "target", "measured", "n", ""], rows)) + "\n\n" if rows else ""
     claims = [row for result in results for row in result["claims"]]
     held = sum(row["passed"] for row in claims)
-    return f"{table}{held} of {len(claims)} claims hold. All of them, with seeds, intervals and commands: [benchmarks](benchmarks/README.md)."
+    where = "All of them, with seeds, intervals and commands: [benchmarks](benchmarks/README.md)."
+    return f"{table}{held} of {len(claims)} claims hold. {where}"
 
 
 def replace_block(text: str, marker: str, content: str) -> str:

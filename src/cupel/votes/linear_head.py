@@ -247,7 +247,8 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 def _solve(
     space: _Space, p: np.ndarray, w: np.ndarray, mask: np.ndarray, ridge: np.ndarray, *,
-    tolerance: float, limit: int, start: np.ndarray | None = None, rows: np.ndarray | None = None, memory: int = 8, kind: type = np.float64,
+    tolerance: float, limit: int, start: np.ndarray | None = None, rows: np.ndarray | None = None, memory: int = 8,
+    kind: type = np.float64,
 ) -> _Solved:  # fmt: skip
     """L-BFGS on B problems at once: column b uses rows mask[:, b] and ridge[b]. Exact gradients, backtracking, diagonal start."""
     z = space.z if rows is None else space.z[rows]
@@ -336,7 +337,7 @@ def _tune(
     mask = np.repeat(fold[:, None] != np.arange(count), len(ordered), axis=1)  # columns: fold-major, ridge-minor
     scale = 1.0 if len(rows) == train.sum() else w[rows].sum() / w[train].sum()
     grid = np.tile(ordered * scale, count)
-    solved = _solve(space, p, w, mask, grid, tolerance=5e-4, limit=60, rows=rows, kind=np.float32)
+    solved = _solve(space, p, w, mask, grid, tolerance=2e-4, limit=60, rows=rows, kind=np.float32)
     margin = space.z[rows] @ solved.theta
     held = ~mask * w[rows][:, None]
     loss = (held * (np.logaddexp(0, margin) - p[rows][:, None] * margin)).sum(axis=0).reshape(count, -1).sum(axis=0)

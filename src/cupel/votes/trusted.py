@@ -113,7 +113,8 @@ def trusted(
     p = (hits + 0.5) / (checked + 1)
     variance = float((weight**2 * p * (1 - p) / checked).sum())
     n = len(wrong)
-    raw, details, assumptions = rate, {}, list(ASSUMPTIONS)
+    assumptions: list[str] = [*ASSUMPTIONS]
+    raw, details = rate, {}
     if double is None:
         effective = max(float(n), rate * (1 - rate) / variance)
     else:

@@ -68,7 +68,9 @@ def build(
 
 
 #: pronounceable words that are in no stop-word list, so that simulated texts are neither English nor anything else
-_WORDS = tuple(a + b + c for a in ("ka", "lo", "mi", "te", "su") for b in ("ran", "vel", "dor", "pim", "gat") for c in ("o", "ik", "usa", "em"))
+_WORDS = tuple(
+    a + b + c for a in ("ka", "lo", "mi", "te", "su") for b in ("ran", "vel", "dor", "pim", "gat") for c in ("o", "ik", "usa", "em")
+)
 
 
 def sentence(rng: np.random.Generator, words: int) -> str:

@@ -14,13 +14,15 @@ N_EXAMPLES = 10
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with a decimal below 10.
+    """A share in per cent, with a decimal below 10 and above 99.5, so that "100 %" means all.
 
-    >>> percent(0.041), percent(0.4)
-    ('4.1 %', '40 %')
+    >>> percent(0.041), percent(0.4), percent(0.9996), percent(0.99999)
+    ('4.1 %', '40 %', '99.9 %', '99.9 %')
     """
     value = 100 * share
-    return f"{value:.1f} %" if abs(value) < 9.95 else f"{value:.0f} %"
+    if 99.5 <= value < 100:
+        return f"{min(value, 99.9):.1f} %"
+    return f"{value:.1f} %" if 0 < abs(value) < 9.95 else f"{value:.0f} %"
 
 
 def by_share(count: int, n: int, *, warning: float, error: float = 2.0) -> Severity:

@@ -1,4 +1,5 @@
-"""Small statistics of the checks: shares with their intervals, exact binomial tails, a two-parameter logistic fit, false discovery rate."""
+"""Small statistics of the checks: shares with their intervals, exact binomial tails, a two-parameter logistic fit, false discovery
+rate."""
 
 from __future__ import annotations
 
@@ -85,9 +86,9 @@ class Share:
 def clustered_share(x: np.ndarray, cluster: np.ndarray) -> Share:
     """Mean of x in [0, 1] with a 95 % interval that holds when rows of one cluster are alike.
 
-    Variance of the ratio by linearisation over clusters, v = G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2 / n^2; from it the number of
-    independent rows n_eff = min(n, mean (1 - mean) / v), and Wilson's interval at n_eff with the t quantile of G - 1 degrees of freedom.
-    It is the large-sample limit of the bootstrap over clusters and, unlike it, does not collapse at shares of 0 and 1.
+    Variance of the ratio by linearisation over clusters, v = G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2 / n^2; from it the number
+    of independent rows n_eff = min(n, mean (1 - mean) / v), and Wilson's interval at n_eff with the t quantile of G - 1 degrees of
+    freedom. It is the large-sample limit of the bootstrap over clusters and, unlike it, does not collapse at shares of 0 and 1.
 
     >>> s = clustered_share(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]))
     >>> s.value, s.clusters, s.low < 0.05
@@ -120,7 +121,8 @@ def clustered_ratio(k: np.ndarray, n: np.ndarray) -> Share:
 def logistic(x: np.ndarray, y: np.ndarray, *, ridge: float = 1.0, intercept: bool = True) -> tuple[float, float]:
     """(intercept, slope) of P(y = 1) = sigmoid(a + b x), with penalty ridge/2 b^2 on the slope, by Newton's method.
 
-    The ridge keeps the slope finite on separable data; `intercept=False` fixes a = 0, for differences whose orientation means nothing.
+    The ridge keeps the slope finite on separable data; `intercept=False` fixes a = 0, for differences whose orientation means
+    nothing.
 
     >>> a, b = logistic(np.array([-1.0, 1.0, 1.0]), np.array([0, 1, 0]), intercept=False)
     >>> a, b > 0

@@ -76,7 +76,7 @@ def chat_turns(prompt: str) -> list[dict[str, Any]] | None:
 def pseudonyms(annotators: Sequence[str]) -> tuple[str, ...]:
     """A name for each annotator that tells nothing about the person: A001, A002, ... in the order of the SHA-256 of their ids.
 
-    >>> pseudonyms(["ann", "bob"])
+    >>> pseudonyms(["bob", "ann"])
     ('A002', 'A001')
     """
     order = sorted(range(len(annotators)), key=lambda i: (hashlib.sha256(annotators[i].encode()).digest(), i))
@@ -96,8 +96,8 @@ def _factorise(texts: Sequence[str]) -> np.ndarray:
 class Shared:
     """Texts, keys and lengths that several checks need, each computed when first asked for.
 
-    Lists and arrays "of prompts" or "of responses" run along `votes.prompts` and `votes.responses`; texts that no comparison uses are
-    "" there, so that a view of a part of the data costs no more than that part.
+    Lists and arrays "of prompts" or "of responses" run along `votes.prompts` and `votes.responses`; texts that no comparison uses
+    are "" there, so that a view of a part of the data costs no more than that part.
     """
 
     def __init__(self, votes: Votes, seed: int) -> None:
@@ -142,7 +142,9 @@ class Shared:
     @cached_property
     def prompt_id(self) -> np.ndarray:
         """int64 of prompts: equal after normalising (of the whole chat, roles included) means equal number."""
-        return _factorise([n if c is None else normalise(t) for t, n, c in zip(self.prompts, self.prompts_normal, self.chats, strict=True)])
+        return _factorise(
+            [n if c is None else normalise(t) for t, n, c in zip(self.prompts, self.prompts_normal, self.chats, strict=True)]
+        )
 
     @cached_property
     def response_id(self) -> np.ndarray:

@@ -34,7 +34,8 @@ def contradiction_counts(key: np.ndarray, sign: np.ndarray) -> ContradictionCoun
     """Contradiction rate sum_key min(n_AB, n_BA) / N and accuracy ceiling of any fixed scorer, sum_key max(n_AB, n_BA) / N.
 
     key: int [n], the unordered pair; sign: +1 or -1 in the orientation of the key, 0 rows do not count.
-    `both` [n]: the row's pair has votes in both directions; `minority` [n]: the row is on the smaller side of it (on neither in a draw).
+    `both` [n]: the row's pair has votes in both directions; `minority` [n]: the row is on the smaller side of it (on neither in a
+    draw).
 
     >>> c = contradiction_counts(np.array([0, 0, 0, 1]), np.array([1, 1, -1, 1]))
     >>> c.rate, c.ceiling, c.minority.tolist()
@@ -61,9 +62,9 @@ def contradiction_counts(key: np.ndarray, sign: np.ndarray) -> ContradictionCoun
 def check(votes: Votes, context: Context) -> Finding:
     """Number of votes that stand against the majority of their own pair (rows: all votes of the pairs with both directions).
 
-    Severity: warning from a contradiction rate of 10 % (no fixed scorer can then be right on more than 90 % of these votes), or when 1 %
-    of the votes contradict another vote *of the same person*, which taste cannot explain; below both info. Votes of different people
-    that differ are information, not damage: the remedy is to look, never to drop.
+    Severity: warning from a contradiction rate of 10 % (no fixed scorer can then be right on more than 90 % of these votes), or
+    when 1 % of the votes contradict another vote *of the same person*, which taste cannot explain; below both info. Votes of
+    different people that differ are information, not damage: the remedy is to look, never to drop.
     """
     shared = context.shared(votes)
     sign = np.where(shared.decided, shared.key_sign, 0)
@@ -71,9 +72,7 @@ def check(votes: Votes, context: Context) -> Finding:
     if not counts.repeated:
         return not_applicable(NAME, SCOPE, "every pair has one decided vote, so none can be contradicted", counts.n)
     person = shared.key * (len(votes.annotators) + 1) + votes.annotator
-    own = contradiction_counts(
-        np.unique(person, return_inverse=True)[1].reshape(-1), np.where(votes.annotator >= 0, sign, 0)
-    )
+    own = contradiction_counts(np.unique(person, return_inverse=True)[1].reshape(-1), np.where(votes.annotator >= 0, sign, 0))
     changed = int(own.both.sum())
     details = {
         "contradiction_rate": round(counts.rate, 6),
@@ -87,7 +86,8 @@ def check(votes: Votes, context: Context) -> Finding:
         return clean(NAME, SCOPE, counts.n, f"the votes of all {counts.repeated:,} repeated pairs point one way", details)
     message = (
         f"{counts.contradictory:,} of {counts.repeated:,} pairs with two or more votes have both directions; "
-        f"{percent(counts.rate)} of {counts.n:,} votes stand against their pair's majority, so no fixed scorer can agree with more than "
+        f"{percent(counts.rate)} of {counts.n:,} votes stand against their pair's majority, so no fixed scorer "
+        f"can agree with more than "
         f"{percent(counts.ceiling)}"
     )
     if changed:

@@ -21,7 +21,8 @@ _MIN_TRIADS = 30
 
 @dataclass(frozen=True)
 class Triads:
-    """Per edge of a digraph, int64: `cyclic` 3-cycles and `triads` in all through it; `gain` = 3-cycles removed by turning it round.
+    """Per edge of a digraph, int64: `cyclic` 3-cycles and `triads` in all through it; `gain` = 3-cycles removed by turning it
+    round.
 
     Sums over edges count each triad three times.
     """
@@ -34,8 +35,8 @@ class Triads:
 def cyclic_triads(winner: np.ndarray, loser: np.ndarray, n_nodes: int) -> Triads:
     """3-cycles through each edge winner -> loser (a graph with no edge in both directions, none twice).
 
-    With the adjacency matrix M, (M M)[j, i] counts the paths j -> k -> i that close the edge i -> j to a cycle (their sum over edges
-    is trace(M^3)), and (M M)[i, j] the triads that a reversal would close.
+    With the adjacency matrix M, (M M)[j, i] counts the paths j -> k -> i that close the edge i -> j to a cycle (their sum over
+    edges is trace(M^3)), and (M M)[i, j] the triads that a reversal would close.
 
     >>> cyclic_triads(np.array([0, 1, 2]), np.array([1, 2, 0]), 3).cyclic.tolist()
     [1, 1, 1]
@@ -68,10 +69,11 @@ def zeta(cycles: int, n: int) -> float:
 
 
 def hodge_cyclicity(i: np.ndarray, j: np.ndarray, wins_i: np.ndarray, wins_j: np.ndarray, n_nodes: int) -> tuple[np.ndarray, float]:
-    """(scores [n_nodes], cyclicity in [0, 1]): share of the comparison flow that no ranking explains (HodgeRank, Jiang et al. 2011).
+    """(scores [n_nodes], cyclicity in [0, 1]): share of the comparison flow that no ranking explains (HodgeRank, Jiang et al.
+    2011).
 
-    Minimises sum_e w_e (Y_e - (s_i - s_j))^2 with Y = log((wins_i + .5) / (wins_j + .5)) and w_e the comparisons on the edge; cyclicity
-    is the residual energy over the total energy. Scores have mean 0 within each connected component.
+    Minimises sum_e w_e (Y_e - (s_i - s_j))^2 with Y = log((wins_i + .5) / (wins_j + .5)) and w_e the comparisons on the edge;
+    cyclicity is the residual energy over the total energy. Scores have mean 0 within each connected component.
 
     >>> s, c = hodge_cyclicity(np.array([0, 1, 0]), np.array([1, 2, 2]), np.array([8, 8, 2]), np.array([2, 2, 8]), 3)
     >>> round(c, 3)
@@ -94,10 +96,10 @@ def hodge_cyclicity(i: np.ndarray, j: np.ndarray, wins_i: np.ndarray, wins_j: np
 def check(votes: Votes, context: Context) -> Finding:
     """Share of triads of responses (compared each with each under one prompt, majorities counted) whose preferences form a cycle.
 
-    Coin flips make 1/4 of the triads cyclic, a ranking none. Finding when the lower 95 % end of the share (prompts as clusters) is above
-    .05, a fifth of what coin flips give, from at least 30 triads; warning from .125, half way to coin flips, else info. Rows: votes in
-    the direction of edges whose reversal would remove more cycles than it makes, the likeliest wrong ones *if* true preferences are
-    transitive.
+    Coin flips make 1/4 of the triads cyclic, a ranking none. Finding when the lower 95 % end of the share (prompts as clusters) is
+    above .05, a fifth of what coin flips give, from at least 30 triads; warning from .125, half way to coin flips, else info. Rows:
+    votes in the direction of edges whose reversal would remove more cycles than it makes, the likeliest wrong ones *if* true
+    preferences are transitive.
     """
     shared = context.shared(votes)
     size = np.int64(shared.response_id.max(initial=0) + 1)
@@ -153,13 +155,13 @@ def check(votes: Votes, context: Context) -> Finding:
         name=NAME,
         scope=SCOPE,
         severity="warning" if share.value >= 0.125 else "info",
-        message=told + f"; {len(rows):,} votes are in the direction of an edge whose reversal would remove more cycles than it makes",
+        message=told
+        + f"; {len(rows):,} votes are in the direction of an edge whose reversal would remove more cycles than it makes",
         remedy="cupel review OUT",
         count=n_cyclic,
         n=n_triads,
         details=details,
     )
-
 
 
 def _share_of_triads(cyclic: np.ndarray, triads: np.ndarray) -> Share:

@@ -15,11 +15,12 @@ COST = 1
 
 
 def check(votes: Votes, context: Context) -> Finding:
-    """Number of rows that repeat an earlier one: same normalised pair, same outcome and, where annotators are named, the same person.
+    """Number of rows that repeat an earlier one: same normalised pair, same outcome and, where annotators are named, the same
+    person.
 
-    Where no annotator is named a repeat may be a second person; then time, strength and models must be equal as well, and the finding
-    stays at info because only the owner of the data can tell. Severity else: warning from 1 % of rows, the point from which a
-    repeated vote visibly narrows every interval; below it info. The first of each set of copies is not among the rows.
+    Where no annotator is named a repeat may be a second person; then time, strength and models must be equal as well, and the
+    finding stays at info because only the owner of the data can tell. Severity else: warning from 1 % of rows, the point from which
+    a repeated vote visibly narrows every interval; below it info. The first of each set of copies is not among the rows.
     """
     shared = context.shared(votes)
     n = len(votes)

@@ -33,7 +33,10 @@ def check(votes: Votes, context: Context) -> Finding:
         name=NAME,
         scope=SCOPE,
         severity="error",
-        message=f"{int(np.sum(rows)):,} of {len(votes):,} pairs have an empty side ({both:,} on both sides); the empty side was preferred {preferred:,} times",
+        message=(
+            f"{int(np.sum(rows)):,} of {len(votes):,} pairs have an empty side ({both:,} on both sides); "
+            f"the empty side was preferred {preferred:,} times"
+        ),
         remedy="--drop empty_sides",
         details={"both_empty": both, "empty_preferred": preferred},
     )

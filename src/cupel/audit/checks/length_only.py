@@ -18,14 +18,15 @@ _MIN_ROWS = 30
 
 
 def check(votes: Votes, context: Context) -> Finding:
-    """Share of decided votes won by the side with more characters, with Wilson's interval, an exact p, and an interval over prompts.
+    """Share of decided votes won by the side with more characters, with Wilson's interval, an exact p, and an interval over
+    prompts.
 
     Beside it the slope of the log-odds on the difference of lengths, per standard deviation and per 100 words (ridge 1, through the
     origin: which side is called first means nothing), and the share within quarters of the absolute difference. An association:
     longer answers may also be better.
-    Finding when the lower end over prompts is above .60 (or the upper end below .40): a scorer that only counts characters then agrees
-    with 6 of 10 votes, about what weak encoders reach on hard sets. Warning when that end is above .70 (below .30), where length
-    alone rivals content; else info. Votes on sides of equal length are left out.
+    Finding when the lower end over prompts is above .60 (or the upper end below .40): a scorer that only counts characters then
+    agrees with 6 of 10 votes, about what weak encoders reach on hard sets. Warning when that end is above .70 (below .30), where
+    length alone rivals content; else info. Votes on sides of equal length are left out.
     """
     shared = context.shared(votes)
     gap = (shared.chars[shared.first] - shared.chars[shared.second]).astype(np.float64)

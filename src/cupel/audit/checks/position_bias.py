@@ -47,7 +47,10 @@ def check(votes: Votes, context: Context) -> Finding:
         "annotators_with_10_votes": len(enough),
         "annotators_that_differ": sorted(shared.names[i] for i in differ),
     }
-    told = f"the side shown first won {percent(share.value)} of {n:,} decided votes (95 % {percent(share.low)} to {percent(share.high)})"
+    told = (
+        f"the side shown first won {percent(share.value)} of {n:,} decided votes (95 % {percent(share.low)} "
+        f"to {percent(share.high)})"
+    )
     if share.low <= 0.52 and share.high >= 0.48:
         return clean(NAME, SCOPE, n, told, details)
     strong = share.low > 0.55 or share.high < 0.45

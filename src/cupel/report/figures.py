@@ -71,7 +71,11 @@ def suspicion(hist: Mapping[str, Any]) -> Figure | None:
     )  # fmt: skip
     heads = ["Suspicion", "Rows#", *(["Planted errors#"] if planted is not None else [])]
     gap = " The further the lower part lies to the right, the better the audit sees." if planted is not None else ""
-    return Figure(drawn, f"Suspicion per row, larger is more suspect. {said} Each part is scaled to its own total.{gap}", _bins("Suspicion", heads, edges, counts))
+    return Figure(
+        drawn,
+        f"Suspicion per row, larger is more suspect. {said} Each part is scaled to its own total.{gap}",
+        _bins("Suspicion", heads, edges, counts),
+    )
 
 
 def lengths(hist: Mapping[str, Any]) -> Figure | None:
@@ -87,7 +91,11 @@ def lengths(hist: Mapping[str, Any]) -> Figure | None:
         f"Histogram of length in {unit} from {t.plain(edges[0])} to {t.plain(edges[-1])}. {said}",
         edges, counts[0], counts[1], ("Chosen", "Rejected"), t.plain,
     )  # fmt: skip
-    return Figure(drawn, f"Length in {unit}. {said}", _bins("Length of the sides", [f"Length in {unit}", "Chosen#", "Rejected#"], edges, counts))
+    return Figure(
+        drawn,
+        f"Length in {unit}. {said}",
+        _bins("Length of the sides", [f"Length in {unit}", "Chosen#", "Rejected#"], edges, counts),
+    )
 
 
 def reliability(bins: Mapping[str, Any]) -> Figure | None:
@@ -110,7 +118,11 @@ def reliability(bins: Mapping[str, Any]) -> Figure | None:
         "Stated probability that a label is right, and the share that was", ["Stated", "Observed#", "95 % interval#", "n#"],
         [(t.percent(p), t.percent(o), t.interval(a, b) or t.NOTHING, t.count(size)) for (p, o, a, b), size in zip(rows, n, strict=False)],
     )  # fmt: skip
-    return Figure(drawn, "Across: the stated probability that a label is right. Up: the share that was right. On the line the two agree.", data)
+    return Figure(
+        drawn,
+        "Across: the stated probability that a label is right. Up: the share that was right. On the line the two agree.",
+        data,
+    )
 
 
 def models(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
@@ -125,8 +137,14 @@ def models(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
         return None
     axis, ticks = _axis(ends, (0.0, 1.0))
     described = "; ".join(f"{span.label} {span.words}, {t.interval(span.low, span.high) or 'no interval'}" for span in spans)
-    drawn = svg.intervals("fig-models", "Held-out accuracy", described, spans, axis=axis, ticks=ticks, label=lambda tick: t.percent(tick, 0))
-    return Figure(drawn, "Accuracy on held-out comparisons. The bar is the 95 % interval, the mark the estimate.", tb.models(rows, width=width))
+    drawn = svg.intervals(
+        "fig-models", "Held-out accuracy", described, spans, axis=axis, ticks=ticks, label=lambda tick: t.percent(tick, 0)
+    )
+    return Figure(
+        drawn,
+        "Accuracy on held-out comparisons. The bar is the 95 % interval, the mark the estimate.",
+        tb.models(rows, width=width),
+    )
 
 
 def differences(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
@@ -140,7 +158,9 @@ def differences(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
     if not ends:
         return None
     axis, ticks = _axis([*ends, 0.0], (-1.0, 1.0))
-    described = "; ".join(f"{span.label} {span.words}, {t.interval(span.low, span.high, unit='points') or 'no interval'}" for span in spans)
+    described = "; ".join(
+        f"{span.label} {span.words}, {t.interval(span.low, span.high, unit='points') or 'no interval'}" for span in spans
+    )
     drawn = svg.intervals(
         "fig-differences", "Paired differences in accuracy", described, spans, axis=axis, ticks=ticks, zero=True,
         label=lambda tick: t.points(tick, 0).removesuffix(" points"),
@@ -153,7 +173,9 @@ def shares(key: str, title: str, counts: Sequence[tuple[str, int]], head: str, t
     """Counts as bars with their share of the whole."""
     rows = [(label, float(n), f"{t.count(n)} ({t.percent(n / total)})" if total else t.count(n)) for label, n in counts]
     described = "; ".join(f"{label} {words}" for label, _, words in rows)
-    data = tb.table(title, [head, "Rows#", "Share#"], [(label, t.count(n), t.percent(n / total) if total else t.NOTHING) for label, n in counts])
+    data = tb.table(
+        title, [head, "Rows#", "Share#"], [(label, t.count(n), t.percent(n / total) if total else t.NOTHING) for label, n in counts]
+    )
     return Figure(svg.bars(f"fig-{key}", title, described, rows), f"{title}, {t.count(total)} rows in all.", data)
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jinja2
 
 from cupel.report import text as t
-from cupel.report.view import Limits, build
+from cupel.report.view import Limits, build, with_pairs
 
 MAX_BYTES = 2_000_000
 
@@ -35,18 +34,23 @@ def render(report: Mapping[str, Any], *, redact: bool = False) -> str:
     """
     limits = Limits()
     while True:
-        page = _page(report, limits, redact)
-        if _size(page) <= MAX_BYTES:
+        view = build(report, limits, redact=redact)
+        page = _page(view)
+        if _fits(page):
             return page
-        fewest, most = 0, min(limits.pairs, len(report.get("worklist") or []))
-        if most and _size(_page(report, replace(limits, pairs=0), redact)) <= MAX_BYTES:
-            while most - fewest > 1:
+        worklist = view["worklist"]
+        if worklist:
+            best = _page({**view, "worklist": with_pairs(worklist, 0)})
+            fewest, most = 0, worklist["shown"]
+            while _fits(best) and most - fewest > 1:
                 middle = (fewest + most) // 2
-                if _size(_page(report, replace(limits, pairs=middle), redact)) <= MAX_BYTES:
-                    fewest = middle
+                page = _page({**view, "worklist": with_pairs(worklist, middle)})
+                if _fits(page):
+                    fewest, best = middle, page
                 else:
                     most = middle
-            return _page(report, replace(limits, pairs=fewest), redact)
+            if _fits(best):
+                return best
         limits = limits.halved()
 
 
@@ -72,7 +76,11 @@ def environment() -> jinja2.Environment:
 @cache
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("cupel.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("cupel.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters["ticks"] = t.inline
     made.filters["count"] = t.count
@@ -86,10 +94,10 @@ def _style() -> str:
     return re.sub(r"\s*\n\s*", "\n", css).strip()
 
 
-def _page(report: Mapping[str, Any], limits: Limits, redact: bool) -> str:
+def _page(view: Mapping[str, Any]) -> str:
     css = _style()
-    return _environment().get_template("report.html.j2").render(build(report, limits, redact=redact), css=css, css_hash=style_hash(css))
+    return _environment().get_template("report.html.j2").render(view, css=css, css_hash=style_hash(css))
 
 
-def _size(page: str) -> int:
-    return len(page.encode())
+def _fits(page: str) -> bool:
+    return len(page.encode()) <= MAX_BYTES

@@ -6,6 +6,7 @@ size. Each picture is `role="img"` with a title and a description; the page puts
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from markupsafe import Markup, escape
 
 from cupel.report import text as t
 
-LEFT, RIGHT = 2.0, 98.0  # where the axis begins and ends, in per cent of the width
+LEFT, RIGHT = 0.5, 99.5  # where the axis begins and ends, in per cent of the width
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def tag(name: str, *children: Markup, **attributes: Any) -> Markup:
     return Markup(f"<{name}{pairs}>{''.join(children)}</{name}>") if children else Markup(f"<{name}{pairs}/>")
 
 
-def picture(key: str, title: str, description: str, parts: Sequence[Markup], *, height: float, width: str = "100%", **attributes: Any) -> Markup:
+def picture(
+    key: str, title: str, description: str, parts: Sequence[Markup], *, height: float, width: str = "100%", **attributes: Any
+) -> Markup:
     """An `svg` element that a screen reader announces as one image."""
     head = (tag("title", escape(title), id=f"{key}-title"), tag("desc", escape(description), id=f"{key}-desc"))
     names = f"{key}-title {key}-desc"
@@ -68,7 +71,16 @@ def intervals(
             parts.append(tag("rect", class_="span", x=_p(a), y=y - 6, width=_p(max(b - a, 0.4)), height=12, rx=3))
             for end, beyond in ((a, row.low < axis[0]), (b, row.high > axis[1])):
                 if beyond:
-                    parts.append(tag("text", escape("\u25c2" if end == a else "\u25b8"), class_="label", x=_p(end), y=y + 5, text_anchor="middle"))
+                    parts.append(
+                        tag(
+                            "text",
+                            escape("\u25c2" if end == a else "\u25b8"),
+                            class_="label",
+                            x=_p(end),
+                            y=y + 5,
+                            text_anchor="middle",
+                        )
+                    )
         if row.point is not None:
             x = _x(row.point, axis)
             parts.append(tag("circle", class_="point", cx=_p(x), cy=y, r=6))
@@ -101,13 +113,21 @@ def histogram(
             tall = room * share / tallest
             a, b = _x(edges[i], axis), _x(edges[i + 1], axis)
             if share > 0:
-                parts.append(tag("rect", class_=css, x=_p(a), y=base - tall if sign < 0 else base, width=_p(max(b - a - 0.2, 0.2)), height=max(tall, 1)))
+                parts.append(
+                    tag(
+                        "rect",
+                        class_=css,
+                        x=_p(a),
+                        y=base - tall if sign < 0 else base,
+                        width=_p(max(b - a - 0.2, 0.2)),
+                        height=max(tall, 1),
+                    )
+                )
     low = base + (room + 20 if down is not None else 0)
     if down is not None:
         parts.append(tag("text", escape(names[1]), class_="label", x=_p(RIGHT), y=low - 4, text_anchor="end"))
     parts.append(tag("line", class_="zero", x1=_p(LEFT), x2=_p(RIGHT), y1=base, y2=base))
-    for i in range(5):
-        value = axis[0] + (axis[1] - axis[0]) * i / 4
+    for value in round_ticks(*axis):
         x = _x(value, axis)
         parts.append(tag("text", escape(label(value)), class_="tick", x=_p(x), y=low + 18, text_anchor=_anchor(x)))
     return picture(key, title, description, parts, height=low + 26)
@@ -144,7 +164,17 @@ def bars(key: str, title: str, description: str, rows: Sequence[tuple[str, float
         parts.append(tag("text", escape(words), class_="value", x=_p(RIGHT), y=top, text_anchor="end"))
         parts.append(tag("line", class_="track", x1=_p(LEFT), x2=_p(RIGHT), y1=top + 13, y2=top + 13))
         if value > 0:
-            parts.append(tag("rect", class_="bar", x=_p(LEFT), y=top + 8, width=_p(max((RIGHT - LEFT) * value / largest, 0.4)), height=10, rx=2))
+            parts.append(
+                tag(
+                    "rect",
+                    class_="bar",
+                    x=_p(LEFT),
+                    y=top + 8,
+                    width=_p(max((RIGHT - LEFT) * value / largest, 0.4)),
+                    height=10,
+                    rx=2,
+                )
+            )
     return picture(key, title, description, parts, height=42 * max(len(rows), 1))
 
 
@@ -169,6 +199,18 @@ def rebin(edges: Sequence[float], series: Sequence[Sequence[float]], most: int =
     join = -(-k // most)
     kept = [edges[i] for i in range(0, k, join)] + [edges[k]]
     return kept, [[sum(counts[i : i + join]) for i in range(0, k, join)] for counts in series]
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers between two ends.
+
+    >>> round_ticks(-6, 7), round_ticks(0, 1000)
+    ([-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0], [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0])
+    """
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(power * times for times in (1, 2, 5, 10) if (high - low) / (power * times) <= 7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * i, 12) + 0.0 for i in range(first, last + 1)]
 
 
 def _shares(values: Sequence[float]) -> list[float]:

@@ -56,7 +56,9 @@ _MODEL_COLUMNS = {"model", "accuracy", "low", "high", "n", "seeds", "shorter_win
 def models(rows: Sequence[Mapping[str, Any]], *, limit: int = 20, width: int = 60) -> Table:
     """Trained models: accuracy with its interval, where the shorter side wins, rows, seeds, then any further scalar key."""
     rows = list(rows)[:limit]
-    extra = list(dict.fromkeys(key for row in rows for key, value in row.items() if key not in _MODEL_COLUMNS and _scalar(value)))[:6]
+    extra = list(dict.fromkeys(key for row in rows for key, value in row.items() if key not in _MODEL_COLUMNS and _scalar(value)))[
+        :6
+    ]
     heads = ["Model", "Accuracy#", "95 % interval#", "Where the shorter side wins#", "Comparisons#", "Seeds#"]
     heads += [f"{t.words(t.short(key, width))}#" for key in extra]
     cells = [

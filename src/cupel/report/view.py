@@ -58,7 +58,14 @@ class Limits:
 
     def halved(self) -> Limits:
         """Half of everything except pairs."""
-        return Limits(max(self.pair_text // 2, 1), max(self.text // 2, 8), max(self.name // 2, 8), self.pairs, max(self.findings // 2, 1), max(self.items // 2, 1))
+        return Limits(
+            max(self.pair_text // 2, 1),
+            max(self.text // 2, 8),
+            max(self.name // 2, 8),
+            self.pairs,
+            max(self.findings // 2, 1),
+            max(self.items // 2, 1),
+        )
 
 
 def build(report: Mapping[str, Any], limits: Limits, *, redact: bool) -> dict[str, Any]:
@@ -107,7 +114,9 @@ def _verdict(given: Mapping[str, Any], limits: Limits) -> dict[str, str] | None:
 
 def _number(item: Mapping[str, Any], limits: Limits) -> dict[str, str]:
     value = t.short(item.get("value", ""), 40)
-    between = t.interval(item.get("low"), item.get("high"), unit="percent" if "%" in value else "plain", digits=1 if "%" in value else 2)
+    between = t.interval(
+        item.get("low"), item.get("high"), unit="percent" if "%" in value else "plain", digits=1 if "%" in value else 2
+    )
     return {
         "label": t.short(item.get("label", ""), limits.name), "value": value, "interval": between,
         "n": "" if item.get("n") is None else t.count(item["n"]), "source": t.short(item.get("source") or "", limits.name),
@@ -123,7 +132,10 @@ def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
     biased_given = given.get("length_biased") or {}
     biased = _by_share(biased_given.get("caught_at") or biased_given)
     grids = []
-    for name, key, values in (("Errors planted at random", "caught", caught), ("Errors planted toward the longer side", "caught-long", biased)):
+    for name, key, values in (
+        ("Errors planted at random", "caught", caught),
+        ("Errors planted toward the longer side", "caught-long", biased),
+    ):
         worst = 0.1 if 0.1 in values else max(values, default=None)
         if worst is not None:
             grids.append(figures.caught(name, key, values[worst], worst))
@@ -132,13 +144,22 @@ def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
     if worst is not None:
         hundred, of = round(100 * caught[worst]), t.percent(worst, 0)
         lead = f"Of 100 planted errors it would catch {hundred} in its worst {of}; rows picked at random would catch {round(100 * worst)}."
+        rate = t.number(given.get("planted_rate")) or 0.0
+        if rate > worst:
+            lead += f" No more than {round(100 * worst / rate)} fit into so few rows."
     rows = [
         (f"worst {t.percent(share, 0)}", f"{round(100 * caught[share])} of 100", f"{round(100 * share)} of 100",
          f"{round(100 * precision[share])} of 100" if share in precision else t.NOTHING,
          f"{round(100 * biased[share])} of 100" if share in biased else t.NOTHING)
         for share in sorted(caught)[: limits.items]
     ]  # fmt: skip
-    heads = ["Rows looked at", "Planted errors caught#", "At random#", "Planted errors among those rows#", "Caught, planted toward the longer side#"]
+    heads = [
+        "Rows looked at",
+        "Planted errors caught#",
+        "At random#",
+        "Planted errors among those rows#",
+        "Caught, planted toward the longer side#",
+    ]
     auc, between = t.number(given.get("auc")), t.interval(given.get("auc_low"), given.get("auc_high"), unit="plain", digits=3)
     ranked = ""
     if auc is not None:
@@ -182,7 +203,7 @@ def _flip_rate(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | No
         lead = f"Between {round(100 * (low or 0))} and {round(100 * (high or 0))} of 100 labels are wrong (bounds {between}); a point cannot be given."
     else:
         lead = "Neither an estimate nor bounds can be given."
-    details = {t.words(str(key)): value for key, value in (given.get("details") or {}).items()}
+    details = {t.words(t.short(str(key), limits.name)): value for key, value in (given.get("details") or {}).items()}
     rel = report.get("reliability")
     return {
         "basis": t.short(basis, 40), "meaning": BASES.get(basis, ""), "lead": lead, "figure": figures.label_error(given) if between else None,
@@ -198,10 +219,10 @@ def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
     if given is None:
         return None
     order = list(SEVERITIES)
-    by = {
-        status: [item for item in given if item.get("status") == status] for status in ("finding", "clean", "not_applicable")
-    }
-    found = sorted(by["finding"], key=lambda item: order.index(item.get("severity", "info")) if item.get("severity") in order else len(order))
+    by = {status: [item for item in given if item.get("status") == status] for status in ("finding", "clean", "not_applicable")}
+    found = sorted(
+        by["finding"], key=lambda item: order.index(item.get("severity", "info")) if item.get("severity") in order else len(order)
+    )
     most = 4 * limits.items
     return {
         "shown": [_finding(item, limits, redact) for item in found[: limits.findings]],
@@ -224,13 +245,13 @@ def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str,
     tone, level = SEVERITIES.get(str(item.get("severity", "info")), SEVERITIES["info"])
     count, n = t.number(item.get("count")) or 0, t.number(item.get("n")) or 0
     of = f"{t.count(count)} of {t.count(n)} ({t.percent(count / n)})" if n else t.count(count) if count else ""
-    details = {t.words(str(key)): value for key, value in (item.get("details") or {}).items()}
+    details = {t.words(t.short(str(key), limits.name)): value for key, value in (item.get("details") or {}).items()}
     if redact:
         details = {key: value for key, value in details.items() if t.number(value) is not None or isinstance(value, bool)}
     examples = list(item.get("examples") or [])
     name = str(item.get("name", ""))
     return {
-        "name": t.short(name, limits.name), "heading": t.short(t.words(name), limits.name), "tone": tone, "level": level, "of": of,
+        "name": t.short(name, limits.name), "heading": t.words(t.short(name, limits.name)), "tone": tone, "level": level, "of": of,
         "message": t.short(item.get("message") or "", limits.text), "remedy": t.short(item.get("remedy") or "", limits.text),
         "examples": [] if redact else [t.short(value, limits.name) for value in examples[:5]],
         "more": 0 if redact else max(len(examples) - 5, 0),
@@ -242,9 +263,16 @@ def _worklist(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
     given = list(report.get("worklist") or [])
     if not given:
         return None
-    shown = [_pair(i, item, limits, redact) for i, item in enumerate(given[: limits.pairs], 1)]
-    first = min(len(shown), 6)
-    return {"open": shown[:first], "folded": shown[first:], "n": len(given), "shown": len(shown), "left_out": len(given) - len(shown), "limit": t.count(limits.pair_text)}
+    return with_pairs(
+        {"pairs": [_pair(i, item, limits, redact) for i, item in enumerate(given[: limits.pairs], 1)], "n": len(given)},
+        limits.pairs,
+    )
+
+
+def with_pairs(worklist: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The worklist with its first `most` pairs: six open, the others folded together, and how many are left out."""
+    shown = worklist["pairs"][:most]
+    return {**worklist, "open": shown[:6], "folded": shown[6:], "shown": len(shown), "left_out": worklist["n"] - len(shown)}
 
 
 _RECORDED = {"left": "left", "right": "right", "tie": "a tie", "both_bad": "both bad"}
@@ -278,7 +306,10 @@ def _curation(given: Any, limits: Limits) -> dict[str, Any] | None:
     precision = given.get("precision")
     stated: list[tuple[str, str]] = []
     if isinstance(precision, Mapping):
-        stated = [(t.words(t.short(str(key), limits.name)), _precision(value, limits)) for key, value in list(precision.items())[: limits.items]]
+        stated = [
+            (t.words(t.short(str(key), limits.name)), _precision(value, limits))
+            for key, value in list(precision.items())[: limits.items]
+        ]
     elif precision is not None:
         stated = [("Of what was changed", _precision(precision, limits))]
     entries = given.get("ledger_entries")
@@ -303,7 +334,7 @@ def _training(given: Any, limits: Limits) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _annotators(given: Any, limits: Limits) -> tb.Table | None:
+def _annotators(given: Any, limits: Limits) -> dict[str, Any] | None:
     rows = list(given or [])
     if not rows:
         return None
@@ -316,23 +347,48 @@ def _annotators(given: Any, limits: Limits) -> tb.Table | None:
         for row in rows[:50]
     ]  # fmt: skip
     more = len(rows) - len(shown)
-    heads = (tb.Column("Annotator"), tb.Column("Votes", True), tb.Column("Agreement", True), tb.Column("95 % interval", True), tb.Column("0 to 100 %", graphic=True))
-    return tb.Table("How often an annotator's answers agree with the others'", heads, tuple(shown), f"{t.count(more)} further annotators are left out." if more else "")
+    heads = (
+        tb.Column("Annotator"),
+        tb.Column("Votes", True),
+        tb.Column("Agreement", True),
+        tb.Column("95 % interval", True),
+        tb.Column("0 to 100 %", graphic=True),
+    )
+    title = "How often an annotator's answers agree with the others'"
+    return {
+        "first": tb.Table(title, heads, tuple(shown[:12])),
+        "others": tb.Table(f"{title}, continued", heads, tuple(shown[12:])),
+        "note": f"{t.count(more)} further {'annotator is' if more == 1 else 'annotators are'} left out." if more else "",
+    }
 
 
 def _quarantine(given: Any, limits: Limits, redact: bool) -> dict[str, Any] | None:
     if not given or not given.get("n"):
         return None
     reasons = sorted((given.get("reasons") or {}).items(), key=lambda pair: (-(t.number(pair[1]) or 0), str(pair[0])))
-    table = tb.table("Why rows were set aside", ["Reason", "Rows#"], [(t.short(str(name), limits.name), n) for name, n in reasons], limit=limits.items)
+    table = tb.table(
+        "Why rows were set aside",
+        ["Reason", "Rows#"],
+        [(t.short(str(name), limits.name), n) for name, n in reasons],
+        limit=limits.items,
+    )
     first = [
-        (t.plain(row.get("line")), t.short(row.get("reason") or "", limits.name), "" if redact else t.short(row.get("detail") or "", limits.name))
+        (
+            t.plain(row.get("line")),
+            t.short(row.get("reason") or "", limits.name),
+            "" if redact else t.short(row.get("detail") or "", limits.name),
+        )
         for row in list(given.get("first") or [])[:10]
     ]
     heads = ["Line", "Reason", "Detail"]
     if redact:
         heads, first = heads[:2], [row[:2] for row in first]
-    return {"n": t.count(given["n"]), "one": given["n"] == 1, "table": table, "first": tb.table("The first rows set aside", heads, first) if first else None}
+    return {
+        "n": t.count(given["n"]),
+        "one": given["n"] == 1,
+        "table": table,
+        "first": tb.table("The first rows set aside", heads, first) if first else None,
+    }
 
 
 def _run(given: Any, limits: Limits) -> dict[str, Any] | None:

@@ -1,0 +1,266 @@
+"""From results to files: the report's dict, and everything that `audit` and `refine` write into OUT, each file atomically."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cupel.records.schema import OUTCOMES, TRAIN
+
+if TYPE_CHECKING:
+    from cupel.audit.result import Audit
+    from cupel.curate.policy import Curated
+
+WORKLIST = 50
+BASIS_WORDS = {
+    "single": "one vote per pair: bounds only",
+    "repeats": "pairs with votes of several people",
+    "trusted": "pairs re-checked by a person",
+}
+
+
+def audit_report(audit: Audit, run: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The report's parts that an audit alone can fill; see `cupel.report.types.Report`."""
+    data = audit.to_json()
+    report: dict[str, Any] = {
+        "title": "How far these votes can be trusted",
+        "verdict": data["verdict"],
+        "numbers": headline(audit, None),
+        "power": data["power"],
+        "flip_rate": data["flip_rate"],
+        "findings": data["findings"],
+        "worklist": worklist(audit),
+        "suspicion_hist": _suspicion_histogram(audit),
+        "lengths": _length_histogram(audit),
+        "annotators": data["annotators"],
+        "quarantine": _quarantine(audit),
+        "method": _method(audit),
+        "limits": _limits(audit),
+        "missing": {"training": "No model was trained: cupel audit looks at the data only. cupel refine trains plain and robust models."},
+    }
+    if run is not None:
+        report["run"] = _run_part(audit, run)
+    return report
+
+
+def refined_report(audit: Audit, curated: Curated, evaluation: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole report of the main job."""
+    report = audit_report(audit, run)
+    report["numbers"] = headline(audit, evaluation)
+    report["curation"] = {
+        "counts": curated.summary["counts"],
+        "precision": curated.summary.get("precision"),
+        "ledger_entries": curated.summary.get("ledger_entries"),
+    }
+    report["training"] = training_part(evaluation)
+    del report["missing"]
+    return report
+
+
+def headline(audit: Audit, evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The three numbers, each with n, interval and source: label error, planted flips caught, and robust minus plain."""
+    rate, power = audit.flip_rate, audit.power
+    details = rate.details
+    numbers = [
+        {
+            "label": "Label error",
+            "value": "no estimate" if rate.estimate is None else f"{100 * rate.estimate:.1f} %",
+            "n": rate.n,
+            "low": details.get("point_low", rate.low) if rate.estimate is not None else rate.low,
+            "high": details.get("point_high", rate.high) if rate.estimate is not None else rate.high,
+            "source": BASIS_WORDS[rate.basis],
+        },
+        {
+            "label": "Planted flips caught in the worst 10 %",
+            "value": f"{100 * power.caught_at['0.10']:.0f} of 100" if "0.10" in power.caught_at else "not measured",
+            "n": power.n,
+            "low": None,
+            "high": None,
+            "source": f"{100 * power.planted_rate:.0f} % symmetric flips planted in the training rows; AUC {power.auc:.2f} "
+            f"({power.auc_low:.2f} to {power.auc_high:.2f})",
+        },
+    ]
+    difference = (evaluation or {}).get("differences") or []
+    if difference:
+        d = difference[0]
+        numbers.append(
+            {"label": "Robust minus plain, held-out accuracy", "value": f"{100 * d['difference']:+.1f} points",
+             "n": (evaluation or {}).get("n"), "low": d["low"], "high": d["high"],
+             "source": "paired bootstrap over held-out prompts, crossed with training seeds"}
+        )  # fmt: skip
+    else:
+        stated = int((audit.votes.sign != 0).sum())
+        numbers.append({"label": "Votes that state a preference", "value": f"{stated:,}", "n": len(audit.votes), "source": "the file"})
+    return numbers
+
+
+def training_part(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows, differences and the reading of plain against robust."""
+    rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in evaluation["models"]]
+    return {"rows": rows, "differences": evaluation["differences"], "reading": evaluation.get("reading", "")}
+
+
+def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:
+    """The most suspicious training pairs, sides shuffled by the seed, recorded vote kept apart for the fold."""
+    from cupel.audit.checks.context import pseudonyms
+    from cupel.records.text import render
+
+    votes, suspicion = audit.votes, audit.scores.suspicion
+    rows = np.flatnonzero((votes.split == TRAIN) & (votes.sign != 0))
+    order = rows[np.argsort(-suspicion[rows], kind="stable")]
+    order = order[np.sort(np.unique(votes.pair[order], return_index=True)[1])][:n]  # one row per pair, the most suspicious
+    names = pseudonyms(votes.annotators)
+    harmful = {row for f in audit.findings if f.name == "harmful_text" for row in f.rows.tolist()}
+    found: dict[int, list[str]] = {}
+    for finding in audit.findings:
+        if finding.scope == "row" and finding.status == "finding":
+            for row in finding.rows.tolist():
+                found.setdefault(row, []).append(finding.name)
+    swap = np.random.default_rng(audit.seed).random(len(order)) < 0.5
+    pairs = []
+    for row, swapped in zip(order.tolist(), swap.tolist(), strict=True):
+        first = votes.responses[int(votes.first[row])].as_py()
+        second = votes.responses[int(votes.second[row])].as_py()
+        outcome = OUTCOMES[int(votes.outcome[row])]
+        side = {"a": "right" if swapped else "left", "b": "left" if swapped else "right"}.get(outcome, outcome)
+        annotator = int(votes.annotator[row])
+        pairs.append(
+            {"id": votes.ids[row].as_py(), "prompt": render(votes.prompts[int(votes.prompt[row])].as_py()),
+             "left": second if swapped else first, "right": first if swapped else second, "recorded": side,
+             "annotator": names[annotator] if annotator >= 0 else None, "suspicion": float(suspicion[row]),
+             "reasons": found.get(row, []), "harmful": row in harmful}
+        )  # fmt: skip
+    return pairs
+
+
+def _suspicion_histogram(audit: Audit) -> dict[str, Any]:
+    used = (audit.votes.split == TRAIN) & (audit.votes.sign != 0)
+    values = audit.scores.suspicion[used]
+    if len(values) == 0:
+        return {"edges": [0.0, 1.0], "counts": [0]}
+    low, high = np.quantile(values, [0.005, 0.995])
+    edges = np.linspace(low, max(high, low + 1e-9), 31)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)[0]
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _length_histogram(audit: Audit) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    votes = audit.votes
+    length = np.asarray(pc.utf8_length(votes.responses), dtype=np.float64)  # pyright: ignore[reportAttributeAccessIssue]
+    stated = (votes.split == TRAIN) & (votes.sign != 0)
+    won = np.where(votes.sign > 0, votes.first, votes.second)[stated]
+    lost = np.where(votes.sign > 0, votes.second, votes.first)[stated]
+    if len(won) == 0:
+        return {"edges": [0.0, 1.0], "chosen": [0], "rejected": [0], "unit": "characters"}
+    top = float(np.quantile(np.concatenate([length[won], length[lost]]), 0.99)) or 1.0
+    edges = np.linspace(0, top, 25)
+    return {
+        "edges": edges.tolist(),
+        "chosen": np.histogram(np.minimum(length[won], top), bins=edges)[0].tolist(),
+        "rejected": np.histogram(np.minimum(length[lost], top), bins=edges)[0].tolist(),
+        "unit": "characters",
+    }
+
+
+def _quarantine(audit: Audit) -> dict[str, Any]:
+    rows = audit.votes.quarantine
+    return {
+        "n": len(rows),
+        "reasons": dict(sorted(Counter(q.reason for q in rows).items())),
+        "first": [{"line": q.line, "reason": q.reason, "detail": q.detail} for q in rows[:10]],
+    }
+
+
+def _method(audit: Audit) -> list[str]:
+    votes = audit.votes
+    train = int((votes.split == TRAIN).sum())
+    return [
+        f"{len(votes) - train:,} of {len(votes):,} votes were frozen as held-out rows before anything looked at a label, by whole "
+        "groups of connected prompts. Checks, suspicion, label error, curation and training see the other rows only.",
+        "Suspicion is minus the margin of the recorded label under a linear head on text vectors and surface facts (folds by prompt) "
+        "and, where responses recur, under a Bradley-Terry fit that leaves the pair itself out.",
+        "Power comes from flips that cupel planted in copies of the training rows and looked for again. Natural errors are harder to "
+        "find than planted ones, and power says nothing about how many labels are wrong.",
+        f"Texts became vectors by the encoder {audit.encoder['name']}; prompt and response are encoded apart.",
+    ]
+
+
+def _limits(audit: Audit) -> list[str]:
+    limits = [
+        "Suspicion is not proof: people differ on close calls, and an encoder can be wrong where people are right.",
+        "A label error is measured against what most people, or the person who re-checked, would say; it is no judgement of taste.",
+    ]
+    if audit.encoder["name"] == "static":
+        limits.append("The embedded encoder averages word vectors: it does not see word order.")
+    if audit.flip_rate.basis == "single":
+        limits.append("With one vote per pair a flipped label and a pair that the encoder does not understand look the same.")
+    return limits
+
+
+def _run_part(audit: Audit, run: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "command": run["command"],
+        "seed": audit.seed,
+        "encoder": audit.encoder["name"],
+        "encoder_hash": audit.encoder["hash"],
+        "input_name": Path(run["input"]["path"] or "-").name,
+        "input_sha256": run["input"]["sha256"] or "",
+        "versions": dict(audit.versions),
+    }
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------------------
+
+
+def save_audit(audit: Audit, out: Path, *, redact: bool = False, run: Mapping[str, Any] | None = None) -> Path:
+    """Write audit.json, verdicts.parquet, quarantine.jsonl, report.html and, where `run` is given, run.json."""
+    _save_tables(audit, out)
+    _save_page(audit_report(audit, run), out, redact)
+    if run is not None:
+        _save_run(run, out)
+    return out
+
+
+def save_refined(
+    audit: Audit, curated: Curated, evaluation: Mapping[str, Any], out: Path, *, redact: bool, run: Mapping[str, Any]
+) -> Path:
+    """Everything of `save_audit`, with the curated data, its ledger, evaluation.json and the whole report."""
+    from cupel.records.files import write_json
+
+    _save_tables(audit, out)
+    curated.save(out)
+    write_json(out / "evaluation.json", evaluation)
+    _save_page(refined_report(audit, curated, evaluation, run), out, redact)
+    _save_run(run, out)
+    return out
+
+
+def _save_tables(audit: Audit, out: Path) -> None:
+    from cupel.records.files import write_json, write_lines, write_parquet
+    from cupel.records.store import quarantine_rows
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "audit.json", audit.to_json())
+    write_parquet(out / "verdicts.parquet", audit.verdict_table())
+    write_lines(out / "quarantine.jsonl", quarantine_rows(audit.votes))
+
+
+def _save_page(report: Mapping[str, Any], out: Path, redact: bool) -> None:
+    from cupel.records.files import atomic_write
+    from cupel.report.html import render
+
+    page = render(report, redact=redact).encode("utf-8")
+    with atomic_write(out / "report.html") as temporary:
+        temporary.write_bytes(page)
+
+
+def _save_run(run: Mapping[str, Any], out: Path) -> None:
+    from cupel.records.files import write_json
+
+    write_json(out / "run.json", run)

@@ -64,6 +64,24 @@ def test_checks_and_formats_are_documented() -> None:
     assert checks == set(all_checks()), "docs/checks.md names checks that do not exist"
 
 
+def test_treatments_are_documented() -> None:
+    from cupel.learners.treatments import TREATMENTS
+
+    text = (DOCS / "train.md").read_text(encoding="utf-8")
+    assert [name for name in TREATMENTS if f"| `{name}` |" not in text] == []
+
+
+def test_verdict_codes_are_documented() -> None:
+    from typing import get_args
+
+    from cupel.audit.result import ROW_VERDICTS
+    from cupel.audit.types import VerdictCode
+
+    text = (DOCS / "audit.md").read_text(encoding="utf-8")
+    assert [code for code in get_args(VerdictCode) if f"`{code}`" not in text] == []
+    assert [name for name in ROW_VERDICTS if f"`{name}`" not in SHARED] == []
+
+
 def command_lines(text: str) -> list[str]:
     """Command lines in fenced blocks that start with `cupel `, a trailing backslash joining lines."""
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -120,7 +120,8 @@ def vote_table(
     if mass.shape != (n,) or not np.isfinite(mass).all() or mass.min() < 0:
         raise InputError("a vote's weight is finite and not negative, one per vote")
     rows = np.arange(n) if keep == "all" else _once(arrays["item"], arrays["annotator"], arrays["label"], keep)
-    return VoteTable(*(x[rows] for x in arrays.values()), mass[rows], *limits)
+    who, what, said = (arrays[name][rows] for name in ("annotator", "item", "label"))
+    return VoteTable(what, who, said, mass[rows], limits[0], limits[1], limits[2])
 
 
 def spammer_score(confusion: np.ndarray) -> np.ndarray:

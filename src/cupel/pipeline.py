@@ -70,7 +70,7 @@ class Refined:
 
     def to_json(self) -> dict[str, Any]:
         """Audit, curation and evaluation, as the files hold them."""
-        return {"audit": self.audit.to_json(), "curation": self.curated.summary, "evaluation": dict(self.evaluation)}
+        return {"audit": self.audit.to_json(), "curation": dict(self.curated.summary), "evaluation": dict(self.evaluation)}
 
 
 def options_from_run(path: Path, file: str | None) -> tuple[str, RefineOptions]:
@@ -84,7 +84,9 @@ def options_from_run(path: Path, file: str | None) -> tuple[str, RefineOptions]:
         run = json.loads(path.read_text("utf-8"))
         recorded, source, expected = dict(run["options"]), run["input"]["path"], run["input"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a run.json that cupel wrote ({error}); give the one in the OUT of the run to repeat") from error
+        raise InputError(
+            f"{path} is not a run.json that cupel wrote ({error}); give the one in the OUT of the run to repeat"
+        ) from error
     chosen = file or source
     if expected and Path(chosen).is_file() and sha256_file(Path(chosen)) != expected:
         raise InputError(f"{chosen} is not the file of that run: its SHA-256 differs from the {expected[:12]}... in {path}. "
@@ -124,7 +126,9 @@ def input_key(source: Any) -> dict[str, Any]:
         return {"path": "-", "sha256": None}
     path = Path(source)
     if not path.exists():
-        raise InputError(f"there is no file {source}. Give a path to preferences (JSONL, JSON, CSV, Parquet, .gz of them) or - for standard input.")
+        raise InputError(
+            f"there is no file {source}. Give a path to preferences (JSONL, JSON, CSV, Parquet, .gz of them) or - for standard input."
+        )
     return {"path": str(source), "sha256": sha256_file(path)}
 
 
@@ -195,12 +199,33 @@ def audit_file(
 def run_record(source: str, key: dict[str, Any] | None, options: RefineOptions, audit: Audit) -> dict[str, Any]:
     """`run.json`: input hash, options, seed, encoder hash and versions: what repeats the run."""
     return {
+        "command": command_line(source, options),
         "input": key or input_key(source),
         "options": options.recorded(),
         "seed": options.seed,
         "encoder": dict(audit.encoder),
         "versions": dict(audit.versions),
     }
+
+
+def command_line(source: str, options: RefineOptions) -> str:
+    """The command that repeats a run, without the folder it writes into."""
+    import shlex
+
+    words = ["cupel", "refine", source]
+    defaults = RefineOptions()
+    for f in fields(RefineOptions):
+        value = getattr(options, f.name)
+        if f.name in ("cache", "force", "device") or value == getattr(defaults, f.name):
+            continue
+        flag = "--" + f.name.replace("_", "-")
+        if isinstance(value, Mapping):
+            words += [part for k, v in value.items() for part in (flag, f"{k}={v}")]
+        elif isinstance(value, tuple):
+            words += [part for v in value for part in (flag, str(v))]
+        else:
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
 
 
 def _against_texts(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -249,9 +274,7 @@ def _first_findings(say: Say | None) -> Callable[[Any], None] | None:
 # ---- the whole job --------------------------------------------------------------------------------------------------------------
 
 
-def refine(
-    source: Any, out: Path, options: RefineOptions, *, progress: Progress | None = None, say: Say | None = None
-) -> Refined:
+def refine(source: Any, out: Path, options: RefineOptions, *, progress: Progress | None = None, say: Say | None = None) -> Refined:
     """The main job. `source` is a path or "-"; raises CupelError with the way out, KeyboardInterrupt leaves finished stages."""
     from cupel.records.files import lock
     from cupel.report.assemble import save_refined
@@ -271,7 +294,13 @@ def refine(
 
 
 def train_both(
-    audit: Audit, curated: Curated, options: RefineOptions, stages: Stages, base: Mapping[str, Any], out: Path, progress: Progress | None
+    audit: Audit,
+    curated: Curated,
+    options: RefineOptions,
+    stages: Stages,
+    base: Mapping[str, Any],
+    out: Path,
+    progress: Progress | None,
 ) -> dict[str, list[Any]]:
     """The plain model on the votes as recorded and the robust one on the curated votes, for each training seed.
 

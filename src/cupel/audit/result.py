@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cupel.curate.policy import Curated
-    from cupel.curate.review import Sheet
+    from cupel.curate.review import Answers, Sheet
 
 #: what may be done with a row, in the order in which one wins over the other
 ROW_VERDICTS = ("drop", "flip", "review", "reweight", "keep")
@@ -58,6 +58,7 @@ class Audit:
     versions: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
     trusted: Mapping[str, Any] | None = None
+    answers: Answers | None = None
 
     # ---- tables -------------------------------------------------------------------------------------------------------------
 

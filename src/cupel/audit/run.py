@@ -141,9 +141,7 @@ def _checks(votes: Votes, options: AuditOptions, encoder: Any, progress: Progres
     from cupel.audit.checks import run_checks
     from cupel.audit.checks.context import Context
 
-    context = Context(
-        against=options.against, context_tokens=options.context, token_counts=encoder.token_counts, seed=options.seed
-    )
+    context = Context(against=options.against, context_tokens=options.context, token_counts=encoder.token_counts, seed=options.seed)
     return run_checks(votes, context, only=options.only, progress=_stage_progress(progress, "checks"))
 
 
@@ -158,8 +156,11 @@ def _features(votes: Votes, encoder: Any, cache: Path | None, progress: Progress
     return side_features(votes, prompts, responses)
 
 
-def _score(votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None) -> dict[str, np.ndarray]:
-    from cupel.audit.suspicion import heldout_margin, suspicion
+def _score(
+    votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None
+) -> dict[str, np.ndarray]:
+    from cupel.audit.heldout import heldout_margin
+    from cupel.audit.suspicion import suspicion
 
     features = _features(votes, encoder, cache, progress)
     train = np.flatnonzero(votes.split == TRAIN)
@@ -216,15 +217,18 @@ def _flip_rate(value: dict[str, Any]) -> FlipRate:
 
 def apply_trusted(audit: Audit, path: Path) -> Audit:
     """Re-estimate the label error from a person's answers (basis `trusted`); the verdicts follow, no text is encoded."""
-    from cupel.audit.label_error import from_trusted
+    from cupel.audit.bridge import estimate_trusted
+    from cupel.curate.review import read_reviewed
 
-    rate, p_correct, answers = from_trusted(audit.votes, audit.scores.suspicion, path)
+    answers = read_reviewed(path)
+    rate, known = estimate_trusted(audit.votes, audit.scores.suspicion, answers)
     rows = {
         "suspicion": audit.scores.suspicion,
         "content_margin": audit.scores.content_margin,
         "label_predictability": audit.scores.label_predictability,
     }
     options = AuditOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in audit.options.items()})
-    return assemble(
-        audit.votes, options, list(audit.findings), rows, audit.power, rate, dict(audit.encoder), trusted=answers, p_correct=p_correct
+    again = assemble(
+        audit.votes, options, list(audit.findings), rows, audit.power, rate, dict(audit.encoder), answers.to_json(), p_correct=known
     )
+    return again.with_(answers=answers)

@@ -94,9 +94,7 @@ def _rate_words(rate: FlipRate) -> str:
     return f"about {_percent(rate.estimate)} of the labels are wrong ({span}, {source})"
 
 
-def _sentence(
-    code: VerdictCode, n: int, broken: list[Finding], rate: FlipRate, power: Power, known: bool, blind: bool
-) -> str:
+def _sentence(code: VerdictCode, n: int, broken: list[Finding], rate: FlipRate, power: Power, known: bool, blind: bool) -> str:
     if n < MIN_VOTES:
         return f"Cannot tell: {n:,} votes state a preference, and fewer than {MIN_VOTES} say nothing about a model's power."
     if code == "do_not_train":
@@ -149,7 +147,9 @@ def _would_change(code: VerdictCode, rate: FlipRate, known: bool, blind: bool, n
         return [f"At least {MIN_VOTES} votes that state a preference."]
     changes = []
     if not known:
-        changes.append("Several votes per pair by different people, or 100 re-checked pairs, would turn the bounds into an estimate.")
+        changes.append(
+            "Several votes per pair by different people, or 100 re-checked pairs, would turn the bounds into an estimate."
+        )
     if blind:
         changes.append(
             "An encoder that ranks planted flips with an AUC whose lower end is at least .65 would let the audit judge rows."

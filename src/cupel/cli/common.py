@@ -116,7 +116,9 @@ def check_thresholds(conditions: Sequence[str] | None, audit: dict[str, Any]) ->
             try:
                 limit = float(condition.removeprefix("flip-rate>"))
             except ValueError as error:
-                raise InputError(f"--fail-on {condition!r}: the limit is not a number; write e.g. --fail-on 'flip-rate>0.2'") from error
+                raise InputError(
+                    f"--fail-on {condition!r}: the limit is not a number; write e.g. --fail-on 'flip-rate>0.2'"
+                ) from error
             if audit["flip_rate"]["low"] > limit:
                 crossed.append(f"the lower end of the label error, {audit['flip_rate']['low']:.3f}, is above {limit}")
         elif condition in names:

@@ -12,7 +12,9 @@ from cupel.cli import common as c
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("curate", help="Write train.parquet, heldout.parquet and the ledger of every change, from an audited folder.")(curate)
+    app.command("curate", help="Write train.parquet, heldout.parquet and the ledger of every change, from an audited folder.")(
+        curate
+    )
 
 
 def curate(

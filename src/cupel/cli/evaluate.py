@@ -33,7 +33,9 @@ def evaluate(
 
     console = c.Console(json=as_json, quiet=quiet)
     if len(paths) < 2:
-        raise InputError("evaluate needs at least one MODEL folder and a FILE, e.g. cupel evaluate out/reward-plain out/heldout.parquet")
+        raise InputError(
+            "evaluate needs at least one MODEL folder and a FILE, e.g. cupel evaluate out/reward-plain out/heldout.parquet"
+        )
     summary = evaluate_file(
         [Path(p) for p in paths[:-1]], paths[-1], out, map=c.parse_map(map_), format=format_, max_bad=max_bad,
         trusted=trusted, seed=seed, dry_run=dry_run,

@@ -12,7 +12,9 @@ from cupel.cli import common as c
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("refine", help="The main job: audit, curate, train plain and robust, evaluate, report. Run again to resume.")(refine)
+    app.command("refine", help="The main job: audit, curate, train plain and robust, evaluate, report. Run again to resume.")(
+        refine
+    )
 
 
 def refine(

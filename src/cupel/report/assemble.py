@@ -40,7 +40,9 @@ def audit_report(audit: Audit, run: Mapping[str, Any] | None = None) -> dict[str
         "quarantine": _quarantine(audit),
         "method": _method(audit),
         "limits": _limits(audit),
-        "missing": {"training": "No model was trained: cupel audit looks at the data only. cupel refine trains plain and robust models."},
+        "missing": {
+            "training": "No model was trained: cupel audit looks at the data only. cupel refine trains plain and robust models."
+        },
     }
     if run is not None:
         report["run"] = _run_part(audit, run)
@@ -52,9 +54,9 @@ def refined_report(audit: Audit, curated: Curated, evaluation: Mapping[str, Any]
     report = audit_report(audit, run)
     report["numbers"] = headline(audit, evaluation)
     report["curation"] = {
-        "counts": curated.summary["counts"],
-        "precision": curated.summary.get("precision"),
-        "ledger_entries": curated.summary.get("ledger_entries"),
+        "counts": row_counts(audit, curated),
+        "precision": curated.summary.get("estimated_flip_precision"),
+        "ledger_entries": len(curated.ledger),
     }
     report["training"] = training_part(evaluation)
     del report["missing"]
@@ -84,24 +86,76 @@ def headline(audit: Audit, evaluation: Mapping[str, Any] | None) -> list[dict[st
             f"({power.auc_low:.2f} to {power.auc_high:.2f})",
         },
     ]
-    difference = (evaluation or {}).get("differences") or []
-    if difference:
-        d = difference[0]
+    found = _differences(evaluation) if evaluation else []
+    if evaluation and found:
+        d = found[0]
         numbers.append(
             {"label": "Robust minus plain, held-out accuracy", "value": f"{100 * d['difference']:+.1f} points",
-             "n": (evaluation or {}).get("n"), "low": d["low"], "high": d["high"],
+             "n": evaluation["n"], "low": d["low"], "high": d["high"],
              "source": "paired bootstrap over held-out prompts, crossed with training seeds"}
         )  # fmt: skip
     else:
         stated = int((audit.votes.sign != 0).sum())
-        numbers.append({"label": "Votes that state a preference", "value": f"{stated:,}", "n": len(audit.votes), "source": "the file"})
+        numbers.append(
+            {"label": "Votes that state a preference", "value": f"{stated:,}", "n": len(audit.votes), "source": "the file"}
+        )
     return numbers
 
 
 def training_part(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows, differences and the reading of plain against robust."""
-    rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in evaluation["models"]]
-    return {"rows": rows, "differences": evaluation["differences"], "reading": evaluation.get("reading", "")}
+    """Rows, paired differences and the reading of plain against robust, from what `evaluation.json` holds."""
+    accuracy, seeds = evaluation["accuracy"], evaluation["training_seeds"]
+    rows = [
+        _model_row(name, {subset: row[name] for subset, row in accuracy.items()}, int(seeds.get(name, 1)))
+        for name in evaluation["models"]
+    ]
+    rows.append(_model_row("the longer side", evaluation["length_only"], None))
+    return {"rows": rows, "differences": _differences(evaluation), "reading": reading(evaluation)}
+
+
+def _model_row(name: str, shares: Mapping[str, Mapping[str, Any]], seeds: int | None) -> dict[str, Any]:
+    votes = shares["votes"]
+    row = {
+        "model": name,
+        "accuracy": votes["estimate"],
+        "low": votes["low"],
+        "high": votes["high"],
+        "n": votes["n"],
+        "seeds": seeds,
+    }
+    for subset, share in shares.items():
+        if subset != "votes" and share["n"]:
+            row[subset] = share["estimate"]
+    return row
+
+
+def _differences(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    base = evaluation["models"][0]
+    return [
+        {"name": f"{name} minus {base}", "difference": share["estimate"], "low": share["low"], "high": share["high"]}
+        for name, share in evaluation["difference"].get("votes", {}).items()
+        if share["estimate"] is not None and share["low"] is not None
+    ]
+
+
+def reading(evaluation: Mapping[str, Any]) -> str:
+    """One sentence on the first paired difference: what its interval allows to be said, in points of held-out accuracy.
+
+    >>> share = {"estimate": 0.03, "low": 0.01, "high": 0.05, "n": 900, "groups": 40}
+    >>> reading({"models": ["plain", "robust"], "difference": {"votes": {"robust": share}}})
+    'robust is better than plain on held-out votes by 1.0 to 5.0 points.'
+    """
+    found = _differences(evaluation)
+    if not found:
+        return "The held-out rows are too few, or share one prompt: no difference can be stated."
+    d, base = found[0], evaluation["models"][0]
+    name = evaluation["models"][1]
+    low, high = 100 * d["low"], 100 * d["high"]
+    if low > 0:
+        return f"{name} is better than {base} on held-out votes by {low:.1f} to {high:.1f} points."
+    if high < 0:
+        return f"{name} is worse than {base} on held-out votes by {-high:.1f} to {-low:.1f} points: train the plain one."
+    return f"No difference can be told between {name} and {base} on held-out votes ({low:+.1f} to {high:+.1f} points): the simpler one will do."
 
 
 def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:
@@ -234,11 +288,30 @@ def save_refined(
     from cupel.records.files import write_json
 
     _save_tables(audit, out)
-    curated.save(out)
+    save_curated(curated, out)
     write_json(out / "evaluation.json", evaluation)
     _save_page(refined_report(audit, curated, evaluation, run), out, redact)
     _save_run(run, out)
     return out
+
+
+def row_counts(audit: Audit, curated: Curated) -> dict[str, int]:
+    """Training rows by what was done about them: kept as they were, weighed down, flipped, dropped, and sent to a person."""
+    actions = curated.summary["actions"]
+    flip = actions.get("flip", 0) + actions.get("correct", 0)
+    reweight, drop = actions.get("reweight", 0), actions.get("drop", 0)
+    train = int((audit.votes.split == TRAIN).sum())
+    counts = audit.to_json()["row_verdicts"]
+    return {"keep": train - flip - reweight - drop, "reweight": reweight, "flip": flip, "drop": drop, "review": counts["review"]}
+
+
+def save_curated(curated: Curated, out: Path) -> None:
+    """Write train.parquet, heldout.parquet and ledger.jsonl: the votes with the p and w that every learner reads, and every change."""
+    from cupel.records.files import write_parquet
+
+    write_parquet(out / "train.parquet", curated.to_table("train"))
+    write_parquet(out / "heldout.parquet", curated.to_table("heldout"))
+    curated.ledger.write(out / "ledger.jsonl")
 
 
 def _save_tables(audit: Audit, out: Path) -> None:

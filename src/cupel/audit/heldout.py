@@ -1,0 +1,30 @@
+"""Margins of the held-out rows, from a head that the training rows gave: their own labels only orient the margin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cupel.audit.features import Features
+from cupel.records.schema import Votes
+
+
+def heldout_margin(train: Votes, train_features: Features, rows: Votes, features: Features, *, seed: int) -> np.ndarray:
+    """Content margin of `rows`, float64 [n], oriented to their recorded labels (0 without a preference).
+
+    The head is fitted on the training pairs, votes on a pair summed, its ridge tuned by cross-validation over groups. Zeros where the
+    training rows state no preference or share one group: nothing can be predicted then.
+    """
+    from cupel.votes.linear_head import fit_tuned
+
+    stated = np.flatnonzero(train.sign != 0)
+    if len(stated) == 0 or len(np.unique(train.group[stated])) < 2:
+        return np.zeros(len(rows))
+    _, at, pair = np.unique(train.pair[stated], return_index=True, return_inverse=True)
+    pair = pair.reshape(-1)
+    head_rows = stated[at]  # one row per pair gives its features and its orientation
+    w = np.bincount(pair).astype(np.float64)
+    same = train.first[stated] == train.first[head_rows][pair]
+    up = np.bincount(pair, weights=(np.where(same, train.sign[stated], -train.sign[stated]) > 0).astype(np.float64))
+    sides = train_features.take(head_rows)
+    head = fit_tuned(sides.first, sides.second, up / w, w, train.group[head_rows], seed=seed)
+    return head.margin(features.first, features.second) * rows.sign

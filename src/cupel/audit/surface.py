@@ -1,0 +1,99 @@
+"""Cheap facts about a text that need no encoder: length, punctuation, layout, spelling habits.
+
+They carry most of what a linear head can know about human preference (`benchmarks/detection.py`), and they are what a length-biased
+or format-biased annotator looks at; so they stand beside the embedding, never apart from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+#: names of the columns of `surface`, in order
+SURFACE: tuple[str, ...] = (
+    "log_characters", "log_words", "sqrt_words", "log_sentences", "words_per_sentence", "word_length", "long_words", "type_token",
+    "upper_share", "upper_words", "digits", "commas", "stops", "exclamations", "questions", "colons", "quotes", "brackets", "apostrophes",
+    "hyphens", "other_symbols", "double_spaces", "no_space_after_stop", "starts_upper", "ends_stopped", "lower_i", "lower_starts", "chat_spelling",
+    "bare_contractions", "no_vowel_words", "tripled_letters", "first_person", "second_person", "negations", "connectives", "hedges",
+    "log_newlines", "list_items", "headings", "bold", "code", "links", "refusal", "has_text",
+)  # fmt: skip
+
+#: characters beyond which only the length is read: a 10 MB field must not stall an audit
+MAX_CHARACTERS = 20_000
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_LOWER_START = re.compile(r"[.!?]\s+[a-z]")
+_NO_SPACE = re.compile(r"[a-z][.,!?;][A-Za-z]")
+_NO_VOWEL = re.compile(r"^[b-df-hj-np-tv-xz]{3,}$")
+_TRIPLED = re.compile(r"([a-z])\1\1")
+_LIST_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s", re.MULTILINE)
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s", re.MULTILINE)
+_REFUSAL = re.compile(r"\b(?:i(?:'m| am) sorry|i can(?:'t|not)|i(?:'m| am) (?:not able|unable)|as an ai)\b")
+_CHAT = frozenset("u ur r y n w cuz coz bc b4 gonna wanna gotta lol omg idk thier teh alot becuase wich untill definately seperate".split())
+_BARE = frozenset(
+    "dont cant wont isnt arent wasnt werent doesnt didnt couldnt wouldnt shouldnt havent hasnt hadnt im ive thats theyre youre its".split()
+)
+_FIRST = frozenset("i me my mine myself we us our ours".split())
+_SECOND = frozenset("you your yours yourself".split())
+_NEGATION = frozenset("not no never none nothing nor cannot without n't don't can't won't isn't doesn't".split())
+_CONNECTIVE = frozenset(
+    "because therefore however although though thus hence since while whereas moreover furthermore consequently instead if then".split()
+)
+_HEDGE = frozenset("maybe perhaps might may could possibly probably likely seems seem think believe feel opinion".split())
+
+
+def surface(texts: Sequence[str]) -> np.ndarray:
+    """Surface facts of texts, raw (not standardised): float32 [len(texts), len(SURFACE)]; counts are rates per word or per character.
+
+    >>> facts = surface(["It works, because I tried it twice.", ""])
+    >>> facts.shape == (2, len(SURFACE))
+    True
+    >>> float(facts[0, SURFACE.index("connectives")]) > 0
+    True
+    """
+    out = np.zeros((len(texts), len(SURFACE)), dtype=np.float32)
+    for row, text in enumerate(texts):
+        out[row] = _facts(text)
+    return out
+
+
+def _facts(text: str) -> list[float]:
+    length = len(text)
+    text = text[:MAX_CHARACTERS]
+    characters = max(len(text), 1)
+    lower = text.lower()
+    words = _WORD.findall(text)
+    folded = _WORD.findall(lower)
+    n = max(len(words), 1)
+    n_words = len(words) * length / characters  # beyond the cap: as if the rest were like the beginning
+    sentences = max(len(_SENTENCE_END.findall(text)), 1)
+    upper = sum(map(str.isupper, text))
+    letters = sum(map(str.isalpha, text))
+    stripped = text.strip()
+
+    def count(marks: str) -> int:
+        return sum(text.count(mark) for mark in marks)
+
+    def share(vocabulary: frozenset[str]) -> float:
+        return sum(word in vocabulary for word in folded) / n
+
+    commas, stops, bangs, questions = text.count(","), text.count("."), text.count("!"), text.count("?")
+    colons, quotes, brackets, apostrophes, hyphens = count(":;"), count("\"“”«»"), count("()[]{}"), count("'’"), count("-–—")
+    known = commas + stops + bangs + questions + colons + quotes + brackets + apostrophes + hyphens
+    other = sum(not (c.isalnum() or c.isspace()) for c in text) - known
+    return [
+        float(np.log1p(length)), float(np.log1p(n_words)), n_words**0.5, float(np.log(sentences)), min(len(words) / sentences, 100.0),
+        min(sum(map(len, words)) / n, 30.0), sum(len(word) > 6 for word in words) / n, len(set(folded)) / n**0.75,
+        upper / max(letters, 1), sum(word.isupper() and len(word) > 2 for word in words) / n, sum(map(str.isdigit, text)) / characters,
+        commas / n, stops / n, min(bangs, 5) / 5, min(questions, 5) / 5, colons / n, quotes / n, brackets / n, apostrophes / n,
+        hyphens / n, max(other, 0) / characters, text.count("  ") / n, len(_NO_SPACE.findall(text)) / sentences,
+        float(stripped[:1].isupper()), float(stripped[-1:] in ".!?\"”)"), float(" i " in text), len(_LOWER_START.findall(text)) / sentences,
+        share(_CHAT), share(_BARE), sum(bool(_NO_VOWEL.match(word)) for word in folded) / n, float(_TRIPLED.search(lower) is not None),
+        share(_FIRST), share(_SECOND), share(_NEGATION), share(_CONNECTIVE), share(_HEDGE),
+        float(np.log1p(text.count("\n"))), len(_LIST_ITEM.findall(text)) / sentences, float(np.log1p(len(_HEADING.findall(text)))),
+        float(np.log1p(text.count("**"))), float("```" in text), float("http" in lower), float(_REFUSAL.search(lower[:400]) is not None),
+        float(bool(stripped)),
+    ]  # fmt: skip

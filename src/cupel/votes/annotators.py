@@ -1,8 +1,8 @@
 """The annotator models under one roof: votes in, truth and reliability out.
 
 One coin is the right model when the order of the sides is random and unrecorded; Dawid-Skene shows habits such as "always the
-first"; GLAD and MACE add difficulty and guessing. All need items that several people voted on: with one vote per item nothing about people
-can be identified, and only models that share items or features between comparisons (`crowd_bt`) say something.
+first"; GLAD and MACE add difficulty and guessing. All need items that several people voted on: with one vote per item nothing about
+people can be identified, and only models that share items or features between comparisons (`crowd_bt`) say something.
 """
 
 from __future__ import annotations

@@ -66,6 +66,4 @@ def confident_joint(given: np.ndarray, p_one: np.ndarray) -> ConfidentJoint:
         by_rate[widest[: round(float(len(given) * calibrated[c, 1 - c]))]] = True
     off = counted & (best != given)
     noise = float(1 - np.trace(calibrated))
-    return ConfidentJoint(
-        thresholds, joint, calibrated, noise, by_class, by_rate, by_class & by_rate, off, p.argmax(axis=1) != given
-    )
+    return ConfidentJoint(thresholds, joint, calibrated, noise, by_class, by_rate, by_class & by_rate, off, p.argmax(axis=1) != given)

@@ -43,8 +43,8 @@ def crowd_bt(
     """Scores of items and honesty eta of annotators: P_v = eta s(d) + (1 - eta) s(-d), d = s_winner - s_loser, s = sigmoid.
 
     Maximises sum log P_v + strength sum_i [log s(s_i) + log s(-s_i)] + (a - 1) sum log eta + (b - 1) sum log(1 - eta). The second
-    term is a virtual item that ties with everybody and fixes location and scale; the Beta(a, b) prior picks the branch in which most
-    annotators are honest. Chen et al. 2013, WSDM. L-BFGS on s and logit eta from s = 0, eta = 0.8.
+    term is a virtual item that ties with everybody and fixes location and scale; the Beta(a, b) prior picks the branch in which
+    most annotators are honest. Chen et al. 2013, WSDM. L-BFGS on s and logit eta from s = 0, eta = 0.8.
 
     >>> first = np.array([0, 0, 0, 1, 1, 2, 0, 1, 2, 0, 3, 0, 3, 2, 3, 1, 2, 2])
     >>> second = np.array([1, 2, 3, 2, 3, 3, 1, 2, 3, 3, 1, 2, 0, 0, 1, 0, 1, 3])
@@ -173,9 +173,7 @@ def _result(
     )  # fmt: skip
 
 
-def _checked(
-    winner: np.ndarray, loser: np.ndarray, annotator: np.ndarray, n_items: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _checked(winner: np.ndarray, loser: np.ndarray, annotator: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     winner, loser, annotator = (np.asarray(x).astype(np.int64) for x in (winner, loser, annotator))
     if not (winner.shape == loser.shape == annotator.shape and winner.ndim == 1 and len(winner)):
         raise InputError("comparisons need one winner, loser and annotator per row, and at least one row")

@@ -214,9 +214,7 @@ class _Solved:
     iterations: int
 
 
-def _prepare(
-    x_first: np.ndarray, x_second: np.ndarray, p: np.ndarray, w: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _prepare(x_first: np.ndarray, x_second: np.ndarray, p: np.ndarray, w: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     first, second = np.asarray(x_first), np.asarray(x_second)
     if first.ndim != 2 or first.shape != second.shape:
         raise InputError(f"the sides need the same shape [n, d], not {first.shape} and {second.shape}")

@@ -73,9 +73,7 @@ def mace(
     return finish(votes, "mace", posterior, prior, accuracy, confusion, trace, converged, know=know, habit=habit)
 
 
-def _posterior(
-    votes: VoteTable, know: np.ndarray, spam: np.ndarray, habit: np.ndarray, prior: np.ndarray
-) -> tuple[np.ndarray, float]:
+def _posterior(votes: VoteTable, know: np.ndarray, spam: np.ndarray, habit: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, float]:
     guess = (spam[:, None] * habit)[votes.annotator, votes.label]
     miss, hit = np.log(guess), np.log(guess + know[votes.annotator])
     cell = votes.item * votes.n_classes + votes.label

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cupel.errors import InputError
-from cupel.votes.intervals import expanded_percentile, group_sums, resampled_sums
+from cupel.votes.intervals import Interval, expanded_percentile, group_sums, resampled_sums
 
 if TYPE_CHECKING:
     from cupel.audit.types import FlipRate
@@ -118,21 +118,25 @@ def repeats(
         "ties": ties, "ties_dropped": counts.ties_dropped, "same_person": counts.same_person, "level": level,
     }  # fmt: skip
     estimate = None
-    if model == "folded":
-        up, down, tied = counts.up[several], counts.down[several], counts.ties[several]
-        found = folded_interval(up, down, tied, group, seed=seed + 1, draws=min(draws, 200), level=level)
-        estimate = found.estimate
-        details |= {"point_low": found.low, "point_high": found.high}
-        assumptions.append("error varies between pairs like half of a beta variable")
-    elif model == "one_coin":
-        from cupel.votes.one_coin import one_coin_rate
+    if model != "none":
+        if model == "folded":
+            up, down, tied = counts.up[several], counts.down[several], counts.ties[several]
+            found = folded_interval(up, down, tied, group, seed=seed + 1, draws=draws, level=level)
+            assumptions.append("error varies between pairs like half of a beta variable")
+        else:
+            from cupel.votes.one_coin import one_coin_rate
 
-        row_group = (pair if groups is None else np.asarray(groups))[kept]
-        people = np.asarray(annotator)[kept]
-        found = one_coin_rate(pair[kept], sign[kept], people, row_group, seed=seed + 1, level=level, ties=ties)
-        estimate = found.estimate
-        details |= {"point_low": found.low, "point_high": found.high}
-        assumptions.append("each annotator errs at one rate on every pair")
+            row_group = (pair if groups is None else np.asarray(groups))[kept]
+            people = np.asarray(annotator)[kept]
+            found = one_coin_rate(pair[kept], sign[kept], people, row_group, seed=seed + 1, level=level, ties=ties)
+            assumptions.append("each annotator errs at one rate on every pair")
+        ends = (found.low, found.high)
+        estimate = float(np.clip(found.estimate, lowest, highest))
+        if estimate != found.estimate:  # agreement alone contradicts the model: the nearer bound, with that bound's own interval
+            side = 0 if found.estimate < lowest else 1
+            ends = (bounds(spread.high)[side], bounds(spread.low)[side])
+            assumptions.append("the model's point lay outside the bounds from agreement and was moved to the nearer bound")
+        details |= {"point_low": ends[0], "point_high": ends[1], "model_estimate": found.estimate}
     return FlipRate("repeats", estimate, low, high, tuple(assumptions), int(votes.sum()), details)
 
 
@@ -168,53 +172,53 @@ def agreement_shares(counts: Counts) -> np.ndarray:
 
 # ---- folded beta-binomial ----
 
+#: E[rho] and log(a + b) at which the likelihood is tabulated; draws of the bootstrap are read off this table
+_MEANS = 0.5 / (1 + np.exp(-np.linspace(-5.5, 6.0, 140)))
+_SPREADS = np.linspace(-3.0, 7.0, 33)
 
-class _Folded:
-    """Likelihood of (k minority-direction votes of m) cells with rho = B/2, B ~ Beta(a, b), direction unknown.
+
+def folded_table(cells: np.ndarray) -> np.ndarray:
+    """log P(k, m - k votes in either direction) under rho = B/2, B ~ Beta(a, b), direction unknown: [means, spreads, cells].
 
     (1 - B/2)^(m-k) = sum_j C(m-k, j) (1 - B)^(m-k-j) (B/2)^j, so every moment is a sum of positive beta functions.
+    cells int [c, 2]: (k, m - k).
     """
+    from scipy.special import gammaln
 
-    def __init__(self, cells: np.ndarray) -> None:
-        from scipy.special import gammaln
+    cells = cells.astype(int)
+    top = int(cells.sum(axis=1).max(initial=0))
+    total = np.exp(_SPREADS)[None, :]
+    a, b = 2 * _MEANS[:, None] * total, (1 - 2 * _MEANS[:, None]) * total
+    steps = np.arange(top + 1)
+    up, down = (gammaln(x[..., None] + steps) - gammaln(x)[..., None] for x in (a, b))
+    both = gammaln((a + b)[..., None] + steps) - gammaln(a + b)[..., None]
+    out = np.empty((len(_MEANS), len(_SPREADS), len(cells)))
+    for index, (k, other) in enumerate(cells):
+        chance = np.zeros(out.shape[:2])
+        for wrong, right in {(k, other), (other, k)}:
+            for j in range(right + 1):
+                choose = gammaln(right + 1) - gammaln(j + 1) - gammaln(right - j + 1) - (wrong + j) * np.log(2.0)
+                chance += np.exp(choose + up[..., wrong + j] + down[..., right - j] - both[..., wrong + right])
+        out[..., index] = np.log(np.maximum(chance, 1e-300))
+    return out
 
-        x, y, const, cell = [], [], [], []
-        for index, (k, other) in enumerate(cells.astype(int)):
-            for wrong, right in {(k, other), (other, k)}:
-                j = np.arange(right + 1)
-                x.append(wrong + j)
-                y.append(right - j)
-                choose = gammaln(right + 1) - gammaln(j + 1) - gammaln(right - j + 1)
-                const.append(choose - (wrong + j) * np.log(2.0))
-                cell.append(np.full(right + 1, index))
-        self.x, self.y = np.concatenate(x), np.concatenate(y)
-        self.const, self.cell, self.size = np.concatenate(const), np.concatenate(cell), len(cells)
 
-    def log_likelihood(self, weight: np.ndarray, a: float, b: float) -> float:
-        from scipy.special import betaln
-
-        term = np.exp(self.const + betaln(a + self.x, b + self.y) - betaln(a, b))
-        return float(weight @ np.log(np.maximum(np.bincount(self.cell, weights=term, minlength=self.size), 1e-300)))
-
-    def fit(self, weight: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-        """(logit of E[B], log(a + b)) by maximum likelihood; E[rho] = E[B] / 2."""
-        from scipy.optimize import minimize
-
-        total = weight.sum()
-
-        def loss(z: np.ndarray) -> float:
-            mean, spread = 0.5 * (1 + np.tanh(z[0] / 2)), np.exp(z[1])
-            return -self.log_likelihood(weight, mean * spread, (1 - mean) * spread) / total
-
-        starts = [start] if start is not None else [np.array([-1.2, 0.5]), np.array([0.0, 2.0])]
-        limits = ((-9.0, 9.0), (-3.0, 7.0))
-        found = [minimize(loss, x0, method="L-BFGS-B", bounds=limits, options={"maxiter": 100}) for x0 in starts]
-        return np.asarray(min(found, key=lambda f: f.fun).x)
+def folded_mean(table: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """E[rho] of greatest likelihood for each row of cell weights [draws, c], a parabola through the best three means."""
+    profile = np.full((len(weight), len(_MEANS)), -np.inf)
+    for spread in range(table.shape[1]):
+        np.maximum(profile, weight @ table[:, spread, :].T, out=profile)
+    best = np.clip(profile.argmax(axis=1), 1, len(_MEANS) - 2)
+    rows = np.arange(len(weight))
+    left, middle, right = (profile[rows, best + i] for i in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = np.where(bend < 0, np.clip(0.5 * (left - right) / np.where(bend < 0, bend, -1), -1, 1), 0.0)
+    return np.interp(best + shift, np.arange(len(_MEANS)), _MEANS)
 
 
 def folded_interval(
-    up: np.ndarray, down: np.ndarray, tied: np.ndarray, groups: np.ndarray, *, seed: int, draws: int = 200, level: float = 0.95
-) -> Any:
+    up: np.ndarray, down: np.ndarray, tied: np.ndarray, groups: np.ndarray, *, seed: int, draws: int = 500, level: float = 0.95
+) -> Interval:
     """Interval of E[rho] under the folded beta-binomial, by maximum likelihood and a bootstrap over groups.
 
     up, down, tied [pairs]: votes of either direction, and ties, each dealt to a random side by the seed; groups [pairs].
@@ -225,14 +229,12 @@ def folded_interval(
     table = np.stack([np.minimum(up, down), np.maximum(up, down)], axis=1)
     cells, index = np.unique(table, axis=0, return_inverse=True)
     index = index.reshape(-1)
-    model = _Folded(cells)
+    table = folded_table(cells)
     label, row = np.unique(groups, return_inverse=True)
     flat = np.bincount(row.reshape(-1) * len(cells) + index, weights=up + down, minlength=len(label) * len(cells))
     histogram = flat.reshape(len(label), len(cells))
-    best = model.fit(histogram.sum(axis=0))
-    estimate = float(0.25 * (1 + np.tanh(best[0] / 2)))
-    fits = [model.fit(weight, best) for weight in resampled_sums(histogram, seed=seed, draws=draws)] if len(label) > 1 else []
-    drawn = np.array([0.25 * (1 + np.tanh(z[0] / 2)) for z in fits])
+    estimate = float(folded_mean(table, histogram.sum(axis=0, keepdims=True))[0])
+    drawn = folded_mean(table, resampled_sums(histogram, seed=seed, draws=draws)) if len(label) > 1 else np.zeros(0)
     return expanded_percentile(estimate, drawn, len(label), level, (0.0, 0.5))
 
 

@@ -114,10 +114,10 @@ def sample():
                 "label": "Robust against plain",
                 "value": "+0.2 points",
                 "n": 1893,
-                "low": None,
-                "high": None,
+                "low": -0.006,
+                "high": 0.01,
                 "source": "held-out prompts, 5 seeds",
-                "note": "No gain can be shown: the interval goes from −0.6 to +1.0.",
+                "note": "No gain can be shown: the interval holds zero.",
             },
         ],
         "flip_rate": {

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -61,9 +62,7 @@ def test_no_script_no_style_attribute_nothing_fetched(page, parse):
     }
     assert forbidden.isdisjoint(tag for tag, _, _ in seen.tags)
     for tag, attrs, _ in seen.tags:
-        assert not [
-            name for name in attrs if name.startswith("on") or name in ("style", "src", "srcset", "action", "xlink:href")
-        ], tag
+        assert not [name for name in attrs if name.startswith("on") or name in ("style", "src", "srcset", "action", "xlink:href")], tag
         assert attrs.get("href", "#").startswith("#")
     assert not re.search(r"https?://|//[a-z]", page.replace("http-equiv", ""))
 
@@ -71,12 +70,22 @@ def test_no_script_no_style_attribute_nothing_fetched(page, parse):
 def test_sections_in_order_and_headings_step_by_one(page, parse):
     heads = [(tag, attrs.get("id")) for tag, attrs, _ in parse(page).tags if re.fullmatch("h[1-6]", tag)]
     assert [name for tag, name in heads if tag == "h2"] == [
-        "verdict", "actions", "power", "label-error", "findings", "worklist", "curation", "training", "annotators", "quarantine", "method",
-    ]  # fmt: skip
+        "verdict",
+        "actions",
+        "power",
+        "label-error",
+        "findings",
+        "worklist",
+        "curation",
+        "training",
+        "annotators",
+        "quarantine",
+        "method",
+    ]
     levels = [int(tag[1]) for tag, _ in heads]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_landmarks_language_and_skip_link(page, parse):
@@ -160,6 +169,25 @@ def test_one_vote_gives_bounds_and_no_point(report, parse):
     assert 'class="span"' in bar
 
 
+def test_repeats_give_a_point_inside_bounds(report, parse):
+    details = {"point_low": 0.09, "point_high": 0.15, "model": "folded"}
+    report["flip_rate"] = {"basis": "repeats", "estimate": 0.12, "low": 0.07, "high": 0.2, "assumptions": [], "n": 900, "details": details}
+    made = render(report)
+    assert "About 12 of 100 labels are wrong (95 % interval 9.0 to 15.0\u202f%; bounds 7.0 to 20.0\u202f%)." in parse(made).text()
+    bar = re.search(r"<svg[^>]*fig-label-error-title.*?</svg>", made, re.DOTALL).group()
+    assert bar.count('class="span"') == 2
+    assert bar.count('class="point"') == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("12.4 %", "\u22120.6 to 1.0\u202f%"), ("+0.2 points", "\u22120.6 to +1.0 points"), ("0.9", "\u22120.01 to 0.01")],
+)
+def test_ends_of_a_number_have_its_unit(report, value, expected):
+    report["numbers"] = [{"label": "x", "value": value, "low": -0.006, "high": 0.01}]
+    assert f'<p class="between">{expected}</p>' in render(report)
+
+
 @pytest.mark.parametrize("code", sorted(VERDICTS))
 def test_verdict_is_said_by_word_and_icon(report, code):
     report["verdict"]["code"] = code
@@ -232,7 +260,8 @@ def test_same_report_same_bytes_in_another_process(report, page, tmp_path):
     assert render(report) == page
     made = []
     for seed in ("1", "2"):
-        code = "import json, sys; from cupel.report.html import render; sys.stdout.buffer.write(render(json.load(open(sys.argv[1]))).encode())"
+        code = "import json, sys; from cupel.report.html import render; made = render(json.load(open(sys.argv[1])))"
+        code += "; sys.stdout.buffer.write(made.encode())"
         file = tmp_path / "report.json"
         file.write_text(json.dumps(report))
         env = {**os.environ, "PYTHONHASHSEED": seed}

@@ -11,10 +11,28 @@ from cupel.report.html import MAX_BYTES, render
 from cupel.report.text import visible
 
 HOSTILE = [
-    "<script>alert(1)</script>", "</style><style>*{display:none}</style>", '"><img src=x onerror=alert(1)>', "' onmouseover='x", "{{ 7*7 }}{% raw %}",
-    "</title></svg><svg onload=x>", "<!-- ", "]]>", "`<b>`", "&lt;b&gt;", "javascript:alert(1)", "a\u202eb", "a\u2066b", "\ud800", "nul\x00nul", "\x1b[31m",
-    "\u200bzero", "\U000e0041tag", "\r\n\r", "\ufeff", "</details></article>",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "</style><style>*{display:none}</style>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='x",
+    "{{ 7*7 }}{% raw %}",
+    "</title></svg><svg onload=x>",
+    "<!-- ",
+    "]]>",
+    "`<b>`",
+    "&lt;b&gt;",
+    "javascript:alert(1)",
+    "a\u202eb",
+    "a\u2066b",
+    "\ud800",
+    "nul\x00nul",
+    "\x1b[31m",
+    "\u200bzero",
+    "\U000e0041tag",
+    "\r\n\r",
+    "\ufeff",
+    "</details></article>",
+]
 
 
 def poison(value, text):

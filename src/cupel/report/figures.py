@@ -23,24 +23,46 @@ class Figure:
 
 
 def label_error(rate: Mapping[str, Any]) -> Figure:
-    """Label error on an axis from 0 to 50 %: the interval (or bounds) as a bar, the estimate, if any, as a mark."""
+    """Label error on an axis from 0 to 50 %: the estimate with its interval, the bounds, or both where the basis gives both."""
     low, high, point = (t.number(rate.get(key)) for key in ("low", "high", "estimate"))
-    kind = "bounds" if rate.get("basis") == "single" else "95 % interval"
-    between = t.interval(low, high) or t.NOTHING
-    words = between if point is None else f"{t.percent(point)} ({between})"
-    row = svg.Span(f"Label error, {kind}", low, high, point, words)
-    described = f"On an axis from 0 to 50 per cent, a bar from {t.percent(low)} to {t.percent(high)}" + (
-        f" with a mark at {t.percent(point)}." if point is not None else "; there is no point estimate."
+    own = point_interval(rate)
+    rows = []
+    if point is not None and own is not None:
+        rows.append(svg.Span("95 % interval", *own, point, f"{t.percent(point)} ({t.interval(*own)})"))
+    if own != (low, high):
+        rows.append(svg.Span("Bounds", low, high, None if rows else point, t.interval(low, high) or t.NOTHING))
+    described = "; ".join(
+        f"{row.label} from {t.percent(row.low)} to {t.percent(row.high)}"
+        + (f" with a mark at {t.percent(row.point)}" if row.point is not None else "")
+        for row in rows
     )
     drawn = svg.intervals(
-        "fig-label-error", "Share of labels that are wrong", described, [row], axis=(0.0, 0.5), ticks=[0, 0.1, 0.2, 0.3, 0.4, 0.5],
+        "fig-label-error",
+        "Share of labels that are wrong",
+        f"An axis from 0 to 50 per cent. {described}.",
+        rows,
+        axis=(0.0, 0.5),
+        ticks=[0, 0.1, 0.2, 0.3, 0.4, 0.5],
         label=lambda tick: t.percent(tick, 0),
-    )  # fmt: skip
+    )
     data = tb.table(
-        "Label error", ["Basis", "Estimate#", f"Lower end of the {kind}#", f"Upper end of the {kind}#", "n#"],
-        [(t.short(rate.get("basis", ""), 40), t.percent(point), t.percent(low), t.percent(high), t.count(rate.get("n")))],
-    )  # fmt: skip
+        f"Label error by basis {t.short(rate.get('basis', ''), 40)}",
+        ["What", "Estimate#", "Lower end#", "Upper end#", "n#"],
+        [(row.label, t.percent(row.point), t.percent(row.low), t.percent(row.high), t.count(rate.get("n"))) for row in rows],
+    )
     return Figure(drawn, "The axis ends at 50 %: a label that is wrong half the time says nothing.", data)
+
+
+def point_interval(rate: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
+    """The interval of the estimate: `low`, `high` with trusted answers, `details` with repeats (there they are bounds), else none."""
+    if t.number(rate.get("estimate")) is None:
+        return None
+    details = rate.get("details") or {}
+    if rate.get("basis") == "trusted":
+        return t.number(rate.get("low")), t.number(rate.get("high"))
+    if "point_low" in details and "point_high" in details:
+        return t.number(details["point_low"]), t.number(details["point_high"])
+    return None
 
 
 def caught(name: str, key: str, share: float, worst: float) -> Figure:
@@ -48,9 +70,11 @@ def caught(name: str, key: str, share: float, worst: float) -> Figure:
     hundred = round(100 * share)
     of = t.percent(worst, 0)
     drawn = svg.dots(
-        f"fig-{key}", f"{name}: {hundred} of 100 caught", f"100 circles, {hundred} of them full: the planted errors found in the worst {of} of rows.",
+        f"fig-{key}",
+        f"{name}: {hundred} of 100 caught",
+        f"100 circles, {hundred} of them full: the planted errors found in the worst {of} of rows.",
         hundred,
-    )  # fmt: skip
+    )
     rows = [("caught", hundred), ("missed", 100 - hundred), ("caught by picking rows at random", round(100 * worst))]
     data = tb.table(f"{name}: of 100 planted errors, in the worst {of} of rows", ["", "of 100#"], rows)
     return Figure(drawn, f"{name}: {hundred} of 100 caught in the worst {of} of rows; at random {round(100 * worst)}.", data)
@@ -66,9 +90,15 @@ def suspicion(hist: Mapping[str, Any]) -> Figure | None:
     edges, counts = made
     said = "All rows stand above the line" + (", planted errors hang below it." if planted is not None else ".")
     drawn = svg.histogram(
-        "fig-suspicion", "Suspicion of the rows", f"Histogram of suspicion from {t.plain(edges[0])} to {t.plain(edges[-1])}. {said}",
-        edges, counts[0], counts[1] if planted is not None else None, ("All rows", "Planted errors"), t.plain,
-    )  # fmt: skip
+        "fig-suspicion",
+        "Suspicion of the rows",
+        f"Histogram of suspicion from {t.plain(edges[0])} to {t.plain(edges[-1])}. {said}",
+        edges,
+        counts[0],
+        counts[1] if planted is not None else None,
+        ("All rows", "Planted errors"),
+        t.plain,
+    )
     heads = ["Suspicion", "Rows#", *(["Planted errors#"] if planted is not None else [])]
     gap = " The further the lower part lies to the right, the better the audit sees." if planted is not None else ""
     return Figure(
@@ -87,10 +117,15 @@ def lengths(hist: Mapping[str, Any]) -> Figure | None:
     unit = t.short(hist.get("unit") or "characters", 30)
     said = "Chosen sides stand above the line, rejected sides hang below it."
     drawn = svg.histogram(
-        "fig-lengths", "Length of the chosen and the rejected side",
+        "fig-lengths",
+        "Length of the chosen and the rejected side",
         f"Histogram of length in {unit} from {t.plain(edges[0])} to {t.plain(edges[-1])}. {said}",
-        edges, counts[0], counts[1], ("Chosen", "Rejected"), t.plain,
-    )  # fmt: skip
+        edges,
+        counts[0],
+        counts[1],
+        ("Chosen", "Rejected"),
+        t.plain,
+    )
     return Figure(
         drawn,
         f"Length in {unit}. {said}",
@@ -115,9 +150,10 @@ def reliability(bins: Mapping[str, Any]) -> Figure | None:
     )
     drawn = svg.reliability("fig-reliability", "Stated against observed", described, rows)
     data = tb.table(
-        "Stated probability that a label is right, and the share that was", ["Stated", "Observed#", "95 % interval#", "n#"],
+        "Stated probability that a label is right, and the share that was",
+        ["Stated", "Observed#", "95 % interval#", "n#"],
         [(t.percent(p), t.percent(o), t.interval(a, b) or t.NOTHING, t.count(size)) for (p, o, a, b), size in zip(rows, n, strict=False)],
-    )  # fmt: skip
+    )
     return Figure(
         drawn,
         "Across: the stated probability that a label is right. Up: the share that was right. On the line the two agree.",
@@ -128,10 +164,15 @@ def reliability(bins: Mapping[str, Any]) -> Figure | None:
 def models(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
     """Held-out accuracy of each model with its interval."""
     spans = [
-        svg.Span(t.short(row.get("model", ""), 26), t.number(row.get("low")), t.number(row.get("high")), t.number(row.get("accuracy")),
-                 t.percent(row.get("accuracy")))
+        svg.Span(
+            t.label(str(row.get("model", ""))),
+            t.number(row.get("low")),
+            t.number(row.get("high")),
+            t.number(row.get("accuracy")),
+            t.percent(row.get("accuracy")),
+        )
         for row in rows[:20]
-    ]  # fmt: skip
+    ]
     ends = [end for span in spans for end in (span.low, span.high, span.point) if end is not None]
     if not ends:
         return None
@@ -150,21 +191,30 @@ def models(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
 def differences(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
     """Paired differences with a line at zero."""
     spans = [
-        svg.Span(t.short(row.get("name", ""), 26), t.number(row.get("low")), t.number(row.get("high")), t.number(row.get("difference")),
-                 t.points(row.get("difference")))
+        svg.Span(
+            t.label(str(row.get("name", ""))),
+            t.number(row.get("low")),
+            t.number(row.get("high")),
+            t.number(row.get("difference")),
+            t.points(row.get("difference")),
+        )
         for row in rows[:20]
-    ]  # fmt: skip
+    ]
     ends = [end for span in spans for end in (span.low, span.high, span.point) if end is not None]
     if not ends:
         return None
     axis, ticks = _axis([*ends, 0.0], (-1.0, 1.0))
-    described = "; ".join(
-        f"{span.label} {span.words}, {t.interval(span.low, span.high, unit='points') or 'no interval'}" for span in spans
-    )
+    described = "; ".join(f"{span.label} {span.words}, {t.interval(span.low, span.high, unit='points') or 'no interval'}" for span in spans)
     drawn = svg.intervals(
-        "fig-differences", "Paired differences in accuracy", described, spans, axis=axis, ticks=ticks, zero=True,
+        "fig-differences",
+        "Paired differences in accuracy",
+        described,
+        spans,
+        axis=axis,
+        ticks=ticks,
+        zero=True,
         label=lambda tick: t.points(tick, 0).removesuffix(" points"),
-    )  # fmt: skip
+    )
     caption = "Percentage points. A bar that crosses the line at zero leaves open which model is better."
     return Figure(drawn, caption, tb.differences(rows, width=width))
 

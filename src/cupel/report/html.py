@@ -1,4 +1,4 @@
-"""One HTML page from one report: no script, nothing fetched, the same bytes for the same report, at most 2 MB at any size of the data."""
+"""One HTML page from one report: no script, nothing fetched, same report same bytes, at most 2 MB at any size of the data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MAX_BYTES = 2_000_000
 def render(report: Mapping[str, Any], *, redact: bool = False) -> str:
     """The page for a report (the parts are in `cupel.report.types.Report`; any may be missing).
 
-    The page holds no script and loads nothing: its policy is `default-src 'none'` with the one style sheet allowed by its hash. Every
-    text is escaped and hidden characters are spelt out. Encoded as UTF-8 it has at most `MAX_BYTES` bytes: texts of the worklist are
-    cut at 1,500 characters, then pairs are left out, then other lists and texts are halved; the page says what was left out. With
-    `redact` prompts, responses and examples are left out.
+    The page holds no script and loads nothing: its policy is `default-src 'none'` with the one style sheet allowed by its hash.
+    Every text is escaped and hidden characters are spelt out. Encoded as UTF-8 it has at most `MAX_BYTES` bytes: texts of the
+    worklist are cut at 1,500 characters, then pairs are left out, then other lists and texts are halved; the page says what was
+    left out. With `redact` prompts, responses and examples are left out.
 
     Raises ValueError where the verdict's code is unknown.
 

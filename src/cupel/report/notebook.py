@@ -1,4 +1,4 @@
-"""The short form of a report for a notebook's cell: a fragment that carries its styles on its own elements and so changes nothing else."""
+"""The short form of a report for a notebook: a fragment that carries its styles on its own elements and changes nothing else."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cupel.report.view import Limits, build
 def to_notebook_html(report: Mapping[str, Any]) -> str:
     """Verdict, headline numbers, next actions and counts of findings as one `div` without texts of the data, for `_repr_html_`.
 
-    It holds no script, no style sheet and no ids; colours that must be read are set together with their ground, all else is inherited,
-    so that it reads in light and dark notebooks. At most about 30 kB.
+    It holds no script, no style sheet and no ids; a text colour is set together with its ground or not at all, so that it reads in
+    light and dark notebooks. At most 40 kB.
 
     >>> fragment = to_notebook_html({"verdict": {"code": "train", "sentence": "Train."}})
     >>> fragment.startswith("<div"), "<style" in fragment

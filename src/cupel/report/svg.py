@@ -1,7 +1,7 @@
 """Pictures drawn by hand as inline SVG: no script, no style attribute, colours from the page's classes.
 
-Horizontal positions are percentages and heights are pixels, so that one picture fits a phone and a desk while its letters keep their
-size. Each picture is `role="img"` with a title and a description; the page puts a table of the same numbers beside it.
+Horizontal positions are percentages and heights are pixels, so that one picture fits a phone and a desk while its letters keep
+their size. Each picture is `role="img"` with a title and a description; the page puts a table of the same numbers beside it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def intervals(
     key: str, title: str, description: str, rows: Sequence[Span], *, axis: tuple[float, float], ticks: Sequence[float],
     label: Callable[[float], str], zero: bool = False,
 ) -> Markup:  # fmt: skip
-    """Intervals on one shared axis, a row each; ends beyond the axis stop at its edge with an arrow head; `zero` draws a line at 0."""
+    """Intervals on one shared axis, a row each; ends beyond it stop at its edge with an arrow head; `zero` draws a line at 0."""
     parts, step = [], 50
     bottom = step * len(rows) + 6
     for tick in ticks:
@@ -146,6 +146,8 @@ def reliability(key: str, title: str, description: str, rows: Sequence[tuple[flo
         x = _x(tick, axis)
         parts.append(tag("line", class_="grid", x1=_p(LEFT), x2=_p(RIGHT), y1=y(tick), y2=y(tick)))
         parts.append(tag("text", escape(t.percent(tick, 0)), class_="tick", x=_p(x), y=top + tall + 18, text_anchor=_anchor(x)))
+        if tick:
+            parts.append(tag("text", escape(f"{t.percent(tick, 0)} right"), class_="tick", x=_p(LEFT), y=y(tick) + 15))
     for predicted, observed, low, high in rows:
         x = _p(_x(predicted, axis))
         if low is not None and high is not None:

@@ -13,7 +13,7 @@ from cupel.report import text as t
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `numeric` cells are set to the right with figures of one width; `graphic` cells hold a picture of the row's numbers."""
+    """A heading; `numeric` cells are set to the right; `graphic` cells hold a picture of the row's numbers."""
 
     label: str
     numeric: bool = False
@@ -56,29 +56,34 @@ _MODEL_COLUMNS = {"model", "accuracy", "low", "high", "n", "seeds", "shorter_win
 def models(rows: Sequence[Mapping[str, Any]], *, limit: int = 20, width: int = 60) -> Table:
     """Trained models: accuracy with its interval, where the shorter side wins, rows, seeds, then any further scalar key."""
     rows = list(rows)[:limit]
-    extra = list(dict.fromkeys(key for row in rows for key, value in row.items() if key not in _MODEL_COLUMNS and _scalar(value)))[
-        :6
-    ]
+    extra = list(dict.fromkeys(key for row in rows for key, value in row.items() if key not in _MODEL_COLUMNS and _scalar(value)))[:6]
     heads = ["Model", "Accuracy#", "95 % interval#", "Where the shorter side wins#", "Comparisons#", "Seeds#"]
     heads += [f"{t.words(t.short(key, width))}#" for key in extra]
     cells = [
         [
-            t.short(row.get("model", ""), width), t.percent(row.get("accuracy")), t.interval(row.get("low"), row.get("high")) or t.NOTHING,
-            t.percent(row.get("shorter_wins")), t.count(row.get("n")), _seeds(row.get("seeds")),
+            t.short(row.get("model", ""), width),
+            t.percent(row.get("accuracy")),
+            t.interval(row.get("low"), row.get("high")) or t.NOTHING,
+            t.percent(row.get("shorter_wins")),
+            t.count(row.get("n")),
+            _seeds(row.get("seeds")),
             *(_share(row.get(key), width) for key in extra),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return table("Held-out accuracy of each model", heads, cells)
 
 
 def differences(rows: Sequence[Mapping[str, Any]], *, limit: int = 20, width: int = 80) -> Table:
     """Paired differences in percentage points with their intervals."""
     cells = [
-        (t.short(row.get("name", ""), width), t.points(row.get("difference")),
-         t.interval(row.get("low"), row.get("high"), unit="points") or t.NOTHING)
+        (
+            t.short(row.get("name", ""), width),
+            t.points(row.get("difference")),
+            t.interval(row.get("low"), row.get("high"), unit="points") or t.NOTHING,
+        )
         for row in list(rows)[:limit]
-    ]  # fmt: skip
+    ]
     return table("Paired differences on the same comparisons", ["Difference", "Points#", "95 % interval#"], cells)
 
 

@@ -1,10 +1,11 @@
-"""Untrusted text made safe to look at: what cannot be seen is spelt out, what is too long is cut and counted, numbers read as people say them."""
+"""Untrusted text made safe to look at: the hidden is spelt out, the long is cut and counted, numbers read as people say them."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import unicodedata
 from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
@@ -15,8 +16,8 @@ MINUS = "\u2212"
 NOTHING = "\u2014"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# Characters that change or hide what is read: C0 and C1 controls (not tab, newline), bidirectional controls, zero-width space, soft hyphen,
-# line and paragraph separators, byte-order mark, invisible operators, tag characters, private use, noncharacters. Joiners (U+200C/D)
+# Characters that change or hide what is read: C0 and C1 controls (not tab, newline), bidirectional controls, zero-width space, soft
+# hyphen, line and paragraph separators, byte-order mark, invisible operators, interlinear marks, tag characters. Joiners (U+200C/D)
 # stay: scripts and emoji need them.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
@@ -61,6 +62,21 @@ def short(value: Any, limit: int) -> str:
     """
     text, omitted = cut(value if isinstance(value, str) else plain(value), limit)
     return f"{text} \u2026 ({count(omitted)} more characters)" if omitted else text
+
+
+def label(text: str, width: int = 26) -> str:
+    """A text short enough to stand in a picture: at most `width` letters, wide ones counted twice, then an ellipsis.
+
+    >>> label("robust (em, per annotator)", 12), label("plain")
+    ('robust (em,…', 'plain')
+    """
+    text = visible(text[: 4 * width])
+    room = width
+    for i, letter in enumerate(text):
+        room -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if room < 0:
+            return text[: i - 1].rstrip() + "\u2026"
+    return text
 
 
 def turns(prompt: str, limit: int) -> str:

@@ -1,7 +1,7 @@
 """The report's input: a JSON-like dict of which every part may be missing.
 
-Proportions are floats between 0 and 1; an interval is `low`, `high`; a missing number is `None` (NaN is read as missing). What is not
-there is left out of the page with a sentence that says why: `missing[section]` where given, a general one otherwise.
+Proportions are floats between 0 and 1; an interval is `low`, `high`; a missing number is `None` (NaN is read as missing). What is
+not there is left out of the page with a sentence that says why: `missing[section]` where given, a general one otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class VerdictPart(TypedDict):
 
 
 class NumberPart(TypedDict):
-    """One headline number: `value` is already text; `low`, `high` are printed as percentages where `value` holds a `%`."""
+    """One headline number: `value` is already text; `low`, `high` are proportions where it ends in `points` or holds a `%`."""
 
     label: str
     value: str
@@ -41,7 +41,11 @@ class NumberPart(TypedDict):
 
 
 class FlipRatePart(TypedDict):
-    """Label error with its basis; `estimate` is `None` where the basis gives bounds only."""
+    """Label error with its basis; `estimate` is `None` where the basis gives bounds only.
+
+    `low`, `high` are the interval of the estimate with trusted answers, else bounds; with repeats the interval of the estimate is in
+    `details` as `point_low`, `point_high`.
+    """
 
     basis: str
     estimate: float | None

@@ -1,4 +1,4 @@
-"""What the template sees: the report with every text made visible, cut to a limit and, if asked, left out; figures and tables made."""
+"""What the template sees: every text of the report made visible, cut to a limit or left out; figures and tables made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ABSENT = {
     "findings": "No checks were run.",
     "worklist": "No pairs were picked for checking again in this run.",
     "curation": "Nothing was curated in this run; `cupel curate FILE OUT` does it.",
-    "training": "No model was trained in this run, so there is no plain model to set against a robust one; `cupel refine FILE` trains both.",
+    "training": "No model was trained in this run, so plain and robust cannot be compared; `cupel refine FILE` trains both.",
     "annotators": "The data names no annotators, or none shares enough pairs with others to be compared.",
     "quarantine": "No row was set aside: every row of the input became a comparison.",
     "method": "No description of the method was given.",
@@ -114,14 +114,16 @@ def _verdict(given: Mapping[str, Any], limits: Limits) -> dict[str, str] | None:
 
 def _number(item: Mapping[str, Any], limits: Limits) -> dict[str, str]:
     value = t.short(item.get("value", ""), 40)
-    between = t.interval(
-        item.get("low"), item.get("high"), unit="percent" if "%" in value else "plain", digits=1 if "%" in value else 2
-    )
+    unit = "points" if value.endswith("points") else "percent" if "%" in value else "plain"
+    between = t.interval(item.get("low"), item.get("high"), unit=unit, digits=2 if unit == "plain" else 1)
     return {
-        "label": t.short(item.get("label", ""), limits.name), "value": value, "interval": between,
-        "n": "" if item.get("n") is None else t.count(item["n"]), "source": t.short(item.get("source") or "", limits.name),
+        "label": t.short(item.get("label", ""), limits.name),
+        "value": value,
+        "interval": between,
+        "n": "" if item.get("n") is None else t.count(item["n"]),
+        "source": t.short(item.get("source") or "", limits.name),
         "note": t.short(item.get("note") or "", limits.text),
-    }  # fmt: skip
+    }
 
 
 def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
@@ -143,16 +145,21 @@ def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
     lead = ""
     if worst is not None:
         hundred, of = round(100 * caught[worst]), t.percent(worst, 0)
-        lead = f"Of 100 planted errors it would catch {hundred} in its worst {of}; rows picked at random would catch {round(100 * worst)}."
+        lead = f"Of 100 planted errors it would catch {hundred} in its worst {of}; "
+        lead += f"rows picked at random would catch {round(100 * worst)}."
         rate = t.number(given.get("planted_rate")) or 0.0
         if rate > worst:
             lead += f" No more than {round(100 * worst / rate)} fit into so few rows."
     rows = [
-        (f"worst {t.percent(share, 0)}", f"{round(100 * caught[share])} of 100", f"{round(100 * share)} of 100",
-         f"{round(100 * precision[share])} of 100" if share in precision else t.NOTHING,
-         f"{round(100 * biased[share])} of 100" if share in biased else t.NOTHING)
+        (
+            f"worst {t.percent(share, 0)}",
+            f"{round(100 * caught[share])} of 100",
+            f"{round(100 * share)} of 100",
+            f"{round(100 * precision[share])} of 100" if share in precision else t.NOTHING,
+            f"{round(100 * biased[share])} of 100" if share in biased else t.NOTHING,
+        )
         for share in sorted(caught)[: limits.items]
-    ]  # fmt: skip
+    ]
     heads = [
         "Rows looked at",
         "Planted errors caught#",
@@ -165,14 +172,21 @@ def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
     if auc is not None:
         ranked = f"Of 100 pairs of one planted error and one other row, it ranks the error as more suspect in {round(100 * auc)}"
         ranked += f" (area under the curve {auc:.3f}{', 95 % interval ' + between if between else ''})."
+    long = t.number(biased_given.get("auc"))
+    if long is not None:
+        ranked += f" With errors planted toward the longer side the area is {long:.3f}."
     sees = given.get("verdict") == "can_see"
     hist = report.get("suspicion_hist")
     return {
-        "lead": lead, "ranked": ranked, "sees": sees, "grids": grids, "rate": t.percent(given.get("planted_rate"), 0),
+        "lead": lead,
+        "ranked": ranked,
+        "sees": sees,
+        "grids": grids,
+        "rate": t.percent(given.get("planted_rate"), 0),
         "n": t.count(given["n"]) if given.get("n") else "",
         "table": tb.table("Planted errors caught, by how many rows are looked at", heads, rows) if rows else None,
         "hist": figures.suspicion(hist) if hist else None,
-    }  # fmt: skip
+    }
 
 
 def _by_share(values: Any) -> dict[float, float]:
@@ -197,20 +211,30 @@ def _flip_rate(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | No
     basis = str(given.get("basis", ""))
     low, high, point = (t.number(given.get(key)) for key in ("low", "high", "estimate"))
     between = t.interval(low, high)
+    own = figures.point_interval(given)
     if point is not None:
-        lead = f"About {round(100 * point)} of 100 labels are wrong" + (f" (95 % interval {between})." if between else ".")
+        spans = [f"95 % interval {t.interval(*own)}"] if own is not None and t.interval(*own) else []
+        spans += [f"bounds {between}"] if between and own != (low, high) else []
+        lead = f"About {round(100 * point)} of 100 labels are wrong" + (f" ({'; '.join(spans)})." if spans else ".")
     elif between:
-        lead = f"Between {round(100 * (low or 0))} and {round(100 * (high or 0))} of 100 labels are wrong (bounds {between}); a point cannot be given."
+        lead = f"Between {round(100 * (low or 0))} and {round(100 * (high or 0))} of 100 labels are wrong "
+        lead += f"(bounds {between}); a point cannot be given."
     else:
         lead = "Neither an estimate nor bounds can be given."
     details = {t.words(t.short(str(key), limits.name)): value for key, value in (given.get("details") or {}).items()}
     rel = report.get("reliability")
     return {
-        "basis": t.short(basis, 40), "meaning": BASES.get(basis, ""), "lead": lead, "figure": figures.label_error(given) if between else None,
-        "n": t.count(given["n"]) if given.get("n") else "", "assumptions": _texts(given.get("assumptions"), limits),
-        "details": tb.mapping("Details of the estimate", ("Quantity", "Value#"), details, limit=limits.items, width=limits.name) if details else None,
+        "basis": t.short(basis, 40),
+        "meaning": BASES.get(basis, ""),
+        "lead": lead,
+        "figure": figures.label_error(given) if between else None,
+        "n": t.count(given["n"]) if given.get("n") else "",
+        "assumptions": _texts(given.get("assumptions"), limits),
+        "details": tb.mapping("Details of the estimate", ("Quantity", "Value#"), details, limit=limits.items, width=limits.name)
+        if details
+        else None,
         "reliability": figures.reliability(rel) if rel else None,
-    }  # fmt: skip
+    }
 
 
 def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str, Any] | None:
@@ -227,9 +251,7 @@ def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
     return {
         "shown": [_finding(item, limits, redact) for item in found[: limits.findings]],
         "left_out": len(found) - min(len(found), limits.findings),
-        "counts": [
-            (SEVERITIES[level][1].lower(), sum(item.get("severity", "info") == level for item in found)) for level in order
-        ],
+        "counts": [(SEVERITIES[level][1].lower(), sum(item.get("severity", "info") == level for item in found)) for level in order],
         "clean": [t.short(item.get("name", ""), limits.name) for item in by["clean"][:most]],
         "n_clean": len(by["clean"]),
         "skipped": [
@@ -238,7 +260,7 @@ def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
         ],
         "n_skipped": len(by["not_applicable"]),
         "lengths": figures.lengths(lengths) if lengths else None,
-    }  # fmt: skip
+    }
 
 
 def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str, Any]:
@@ -251,12 +273,19 @@ def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str,
     examples = list(item.get("examples") or [])
     name = str(item.get("name", ""))
     return {
-        "name": t.short(name, limits.name), "heading": t.words(t.short(name, limits.name)), "tone": tone, "level": level, "of": of,
-        "message": t.short(item.get("message") or "", limits.text), "remedy": t.short(item.get("remedy") or "", limits.text),
+        "name": t.short(name, limits.name),
+        "heading": t.words(t.short(name, limits.name)),
+        "tone": tone,
+        "level": level,
+        "of": of,
+        "message": t.short(item.get("message") or "", limits.text),
+        "remedy": t.short(item.get("remedy") or "", limits.text),
         "examples": [] if redact else [t.short(value, limits.name) for value in examples[:5]],
         "more": 0 if redact else max(len(examples) - 5, 0),
-        "details": tb.mapping("Details", ("Quantity", "Value#"), details, limit=min(limits.items, 12), width=limits.name) if details else None,
-    }  # fmt: skip
+        "details": tb.mapping("Details", ("Quantity", "Value#"), details, limit=min(limits.items, 12), width=limits.name)
+        if details
+        else None,
+    }
 
 
 def _worklist(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str, Any] | None:
@@ -286,12 +315,15 @@ def _pair(i: int, item: Mapping[str, Any], limits: Limits, redact: bool) -> dict
     suspicion = t.number(item.get("suspicion"))
     recorded = str(item.get("recorded", ""))
     return {
-        "i": i, "id": t.short(item.get("id", ""), limits.name), "harmful": bool(item.get("harmful")),
+        "i": i,
+        "id": t.short(item.get("id", ""), limits.name),
+        "harmful": bool(item.get("harmful")),
         "texts": None if redact else {key: text(key) for key in ("prompt", "left", "right")},
-        "recorded": _RECORDED.get(recorded) or t.short(recorded, 40), "annotator": t.short(item.get("annotator") or "", limits.name),
+        "recorded": _RECORDED.get(recorded) or t.short(recorded, 40),
+        "annotator": t.short(item.get("annotator") or "", limits.name),
         "suspicion": "" if suspicion is None else t.plain(suspicion),
         "reasons": [t.short(reason, limits.name) for reason in list(item.get("reasons") or [])[:8]],
-    }  # fmt: skip
+    }
 
 
 _CURATED = ("keep", "reweight", "flip", "drop", "review")
@@ -307,14 +339,16 @@ def _curation(given: Any, limits: Limits) -> dict[str, Any] | None:
     stated: list[tuple[str, str]] = []
     if isinstance(precision, Mapping):
         stated = [
-            (t.words(t.short(str(key), limits.name)), _precision(value, limits))
-            for key, value in list(precision.items())[: limits.items]
+            (t.words(t.short(str(key), limits.name)), _precision(value, limits)) for key, value in list(precision.items())[: limits.items]
         ]
     elif precision is not None:
-        stated = [("Of what was changed", _precision(precision, limits))]
+        stated = [("Of the flips", _precision(precision, limits))]
     entries = given.get("ledger_entries")
-    return {"figure": figures.shares("curation", "What curation did to the rows", rows, "Decision", total), "precision": stated,
-            "entries": None if entries is None else t.count(entries)}  # fmt: skip
+    return {
+        "figure": figures.shares("curation", "What curation did to the rows", rows, "Decision", total),
+        "precision": stated,
+        "entries": None if entries is None else t.count(entries),
+    }
 
 
 def _precision(value: Any, limits: Limits) -> str:
@@ -329,9 +363,11 @@ def _training(given: Any, limits: Limits) -> dict[str, Any] | None:
         return None
     rows: Sequence[Mapping[str, Any]] = list(given["rows"])
     return {
-        "models": figures.models(rows, limits.name), "reading": t.short(given.get("reading") or "", limits.text),
-        "differences": figures.differences(list(given.get("differences") or []), limits.name), "table": tb.models(rows, width=limits.name),
-    }  # fmt: skip
+        "models": figures.models(rows, limits.name),
+        "reading": t.short(given.get("reading") or "", limits.text),
+        "differences": figures.differences(list(given.get("differences") or []), limits.name),
+        "table": tb.models(rows, width=limits.name),
+    }
 
 
 def _annotators(given: Any, limits: Limits) -> dict[str, Any] | None:
@@ -340,12 +376,14 @@ def _annotators(given: Any, limits: Limits) -> dict[str, Any] | None:
         return None
     shown = [
         (
-            t.short(row.get("name", ""), min(limits.name, 40)), t.count(row.get("n")), t.percent(row.get("agreement")),
+            t.short(row.get("name", ""), min(limits.name, 40)),
+            t.count(row.get("n")),
+            t.percent(row.get("agreement")),
             t.interval(row.get("low"), row.get("high")) or t.NOTHING,
             svg.spark(t.number(row.get("low")), t.number(row.get("high")), t.number(row.get("agreement"))),
         )
         for row in rows[:50]
-    ]  # fmt: skip
+    ]
     more = len(rows) - len(shown)
     heads = (
         tb.Column("Annotator"),
@@ -395,12 +433,16 @@ def _run(given: Any, limits: Limits) -> dict[str, Any] | None:
     if not given:
         return None
     facts = {
-        "Input": given.get("input_name"), "Input, SHA-256": given.get("input_sha256"), "Seed": given.get("seed"),
-        "Encoder": given.get("encoder"), "Encoder, hash": given.get("encoder_hash"),
-    }  # fmt: skip
+        "Input": given.get("input_name"),
+        "Input, SHA-256": given.get("input_sha256"),
+        "Seed": given.get("seed"),
+        "Encoder": given.get("encoder"),
+        "Encoder, hash": given.get("encoder_hash"),
+    }
     rows = [(name, t.short(str(value), limits.name)) for name, value in facts.items() if value is not None]
     versions = sorted((given.get("versions") or {}).items())
     return {
-        "command": t.short(given.get("command") or "", limits.text), "facts": tb.table("This run", ["What", "Value"], rows) if rows else None,
+        "command": t.short(given.get("command") or "", limits.text),
+        "facts": tb.table("This run", ["What", "Value"], rows) if rows else None,
         "versions": tb.mapping("Versions", ("Package", "Version"), dict(versions), limit=limits.items, width=60) if versions else None,
-    }  # fmt: skip
+    }

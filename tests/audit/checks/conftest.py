@@ -87,6 +87,7 @@ def simulate(seed: int, *, n_prompts: int = 60, n_responses: int = 4, votes_per_
         if chat:
             question = [{"role": "user", "content": question}]
         texts = [sentence(rng, int(rng.integers(20, 60))) for _ in range(n_responses)]
+        texts = [f"**{t[:12]}**{t[12:]}" if rng.random() < 0.4 else t for t in texts]
         quality = rng.permutation(n_responses)
         model = rng.permutation(n_responses)
         for i in range(n_responses):

@@ -109,7 +109,12 @@ def test_near_duplicates_of_every_kind(make):
 def test_split_leakage(make):
     rng = np.random.default_rng(1)
     p, a, b, c, d = (make.sentence(rng, 40) for _ in range(5))
-    rows = [(p, a, b, "a"), (edited(p, 39), c, d, "a"), (make.sentence(rng, 40), edited(a, 0), d, "a"), ("new", "short", "texts", "a")]
+    rows = [
+        (p, a, b, "a"),
+        (edited(p, 39), c, d, "a"),
+        (make.sentence(rng, 40), edited(a, 0), d, "a"),
+        ("new", "short", "texts", "a"),
+    ]
     finding = make.run("split_leakage", make.build(rows, split=[0, 1, 1, 1]))
     assert (finding.severity, finding.count, finding.n, finding.rows.tolist()) == ("error", 2, 3, [0])
     assert (finding.details["heldout_rows_by_prompt"], finding.details["heldout_rows_by_response"]) == (1, 1)

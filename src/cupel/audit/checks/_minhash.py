@@ -163,10 +163,7 @@ class Sketch:
         estimate = np.array([], dtype=np.float64)
         if len(a):
             estimate = np.concatenate(
-                [
-                    (self.signatures[a[i : i + 65536]] == self.signatures[b[i : i + 65536]]).mean(axis=1)
-                    for i in range(0, len(a), 65536)
-                ]
+                [(self.signatures[a[i : i + 65536]] == self.signatures[b[i : i + 65536]]).mean(axis=1) for i in range(0, len(a), 65536)]
             )
         maybe = np.flatnonzero(estimate >= at_least - 0.25)  # 5 standard errors of an estimate from 64 permutations
         out = np.zeros(len(a), dtype=bool)
@@ -193,9 +190,7 @@ class Sketch:
                 key = _mix(key ^ part[:, k]) + _BASE
             order = np.argsort(key, kind="stable")
             same = key[order][1:] == key[order][:-1]
-            head = (
-                np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0)) if len(order) else order
-            )
+            head = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0)) if len(order) else order
             later = np.flatnonzero(same) + 1
             for other in (later - 1, head[later]):
                 i, j = index[order[other]], index[order[later]]

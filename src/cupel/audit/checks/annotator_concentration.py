@@ -20,8 +20,8 @@ def check(votes: Votes, context: Context) -> Finding:
     """Share of named votes cast by the busiest 1 % of annotators (at least one annotator).
 
     Finding from .20 where there are 20 annotators or more, and from .50 where there are 3 to 19: from a fifth on, the habits of one
-    in a hundred people move every number of the set. Warning from .40 (.75 with few annotators), else info. `effective_annotators`
-    is 1 / sum of squared shares.
+    in a hundred people move every number of the set. Severity: warning from .40 (.75 with few annotators), else info.
+    `effective_annotators` is 1 / sum of squared shares.
     """
     who = votes.annotator[votes.annotator >= 0]
     counts = np.sort(np.bincount(who, minlength=1))[::-1]

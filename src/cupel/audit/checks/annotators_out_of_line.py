@@ -19,6 +19,10 @@ COST = 1
 
 _MIN_VOTES = 10
 _FDR = 0.05
+#: rows that the expectation of a margin counts for beside the rows of the prompt
+_PRIOR = 2.0
+#: expected agreement below which there is no common opinion that anybody could be unlike
+_COMMON = 0.65
 #: words a second that nobody reads: four times the mean silent reading rate of 238 words a minute (Brysbaert 2019)
 _FASTEST = 4 * 238 / 60
 
@@ -40,18 +44,20 @@ def leave_one_out(key: np.ndarray, sign: np.ndarray, voter: np.ndarray) -> tuple
 def check(votes: Votes, context: Context) -> Finding:
     """Number of annotators with at least 10 votes whose answers do not follow the others', or the text (rows: all their votes).
 
-    unlike the others: share of votes on the side of the majority of the others on the pair. Expected is what all annotators reach at
-    the same margin and number of the others' votes, so hard pairs are not held against anyone. Named when the exact binomial lower
-    tail passes a false discovery rate of .05 over annotators *and* the share is nearer to one half than to the expected one. Below one
-    half with a lower tail under .05 it is called "against the others", else "near chance".
+    unlike the others: share of votes on the side of the majority of the others on the pair. Expected is what other annotators
+    reach on the same prompt at the same margin and number of votes (shrunk by 2 rows to that margin over all prompts), so that hard
+    questions are not held against those who answered them. Named when the exact binomial
+    lower tail passes a false discovery rate of .05 over annotators *and* the share is nearer to one half than to the expected one,
+    where .65 or more is expected: below that there is no common opinion to be unlike. Below one half with a lower tail under .05 it
+    is called "against the others", else "near chance".
 
-    one place: share of votes for the side shown first (known order only), at the same rate against the pooled share, and at least .90
-    on one place.
+    one place: share of votes for the side shown first (known order only), at the same rate against the pooled share, and at least
+    .90 on one place.
 
     too fast: where times exist, more than half of the votes came faster than 952 words a minute, four times the mean silent reading
     rate (Brysbaert 2019, doi:10.1016/j.jml.2019.104047), by an exact one-sided test at the same rate.
 
-    Severity: warning from 5 % of votes, the share of votes of random annotators that costs a tuned head about a point; else info.
+    Severity: warning from 5 % of votes (a convention), else info.
     A difference of taste can look like this: the message speaks of answers, and nobody is dropped by a machine.
     """
     shared = context.shared(votes)
@@ -73,9 +79,7 @@ def check(votes: Votes, context: Context) -> Finding:
             NAME, SCOPE, "no annotator has 10 votes on pairs on which others voted, in a known order, or with times", n_people
         )
     n = max(tested.values())
-    table = [
-        {"annotator": shared.names[i], "votes": int(total[i]), **notes[i]} for i in sorted(notes, key=lambda i: shared.names[i])
-    ]
+    table = [{"annotator": shared.names[i], "votes": int(total[i]), **notes[i]} for i in sorted(notes, key=lambda i: shared.names[i])]
     details = {"annotators_tested": tested, "false_discovery_rate": _FDR, "annotators": table}
     if not table:
         return clean(NAME, SCOPE, n, f"the answers of none of {n:,} annotators are out of line", details)
@@ -117,26 +121,31 @@ def _unlike(votes: Votes, shared: Shared, notes: dict[int, dict[str, Any]]) -> i
     n_people = len(votes.annotators)
     m = np.bincount(who, minlength=n_people)
     k = np.rint(np.bincount(who, weights=agrees, minlength=n_people)).astype(np.int64)
-    # the expectation leaves the annotator out of its own stratum, as far as the stratum has other rows
-    cell = np.unique(who * np.int64(stratum.max(initial=0) + 1) + stratum, return_inverse=True)[1].reshape(-1)
-    size, hits = np.bincount(stratum), np.bincount(stratum, weights=agrees)
-    own, own_hits = np.bincount(cell), np.bincount(cell, weights=agrees)
-    rest = size[stratum] - own[cell]
-    pooled = float(agrees.mean()) if len(agrees) else 0.5
-    expected_row = np.where(rest > 0, (hits[stratum] - own_hits[cell]) / np.maximum(rest, 1), pooled)
+    # both expectations leave the annotator's own votes out; the prompt's is shrunk to that of the margin
+    overall = _others_mean(stratum, who, agrees, float(agrees.mean()) if len(agrees) else 0.5, 1e-9)
+    local = np.unique(stratum * np.int64(shared.prompt.max(initial=0) + 1) + shared.prompt[use], return_inverse=True)[1].reshape(-1)
+    expected_row = _others_mean(local, who, agrees, overall, _PRIOR)
     expected = np.bincount(who, weights=expected_row, minlength=n_people) / np.maximum(m, 1)
     enough = np.flatnonzero(m >= _MIN_VOTES)
     if len(enough) < 3:
         return 0
     p = lower_tail(k[enough], m[enough], expected[enough])
     share = k[enough] / m[enough]
-    low = benjamini_hochberg(p, _FDR) & (share < (0.5 + expected[enough]) / 2)
+    low = benjamini_hochberg(p, _FDR) & (share < (0.5 + expected[enough]) / 2) & (expected[enough] >= _COMMON)
     for i, s, e in zip(enough[low], share[low], expected[enough][low], strict=True):
         against = s < 0.5 and float(lower_tail(k[i : i + 1], m[i : i + 1], np.array([0.5]))[0]) < 0.05
         kind = "against the others" if against else "near chance"
         reason = f"answers agree with the majority of others in {percent(s)} of {m[i]:,} votes, expected {percent(e)}"
         _note(notes, i, kind, reason, agreement=s, expected_agreement=e)
     return len(enough)
+
+
+def _others_mean(cell: np.ndarray, who: np.ndarray, x: np.ndarray, prior: np.ndarray | float, weight: float) -> np.ndarray:
+    """Mean of x over the rows of a row's cell that are other people's, shrunk to `prior` as if by `weight` rows."""
+    own = np.unique(cell * np.int64(who.max(initial=0) + 1) + who, return_inverse=True)[1].reshape(-1)
+    n = (np.bincount(cell)[cell] - np.bincount(own)[own]) if len(cell) else np.zeros(0)
+    total = (np.bincount(cell, weights=x)[cell] - np.bincount(own, weights=x)[own]) if len(cell) else np.zeros(0)
+    return np.clip((total + weight * prior) / (n + weight), 0.0, 1.0)
 
 
 def _one_place(votes: Votes, shared: Shared, notes: dict[int, dict[str, Any]]) -> int:
@@ -176,6 +185,6 @@ def _too_fast(votes: Votes, shared: Shared, notes: dict[int, dict[str, Any]]) ->
         return 0
     upper = lower_tail(m[enough] - k[enough], m[enough], np.full(len(enough), 0.5))
     for i in enough[benjamini_hochberg(upper, _FDR) & (k[enough] / m[enough] > 0.5)]:
-        reason = f"{percent(k[i] / m[i])} of {m[i]:,} answers came faster than 952 words a minute"
-        _note(notes, i, "too fast", reason, share_too_fast=k[i] / m[i])
+        reason = f"{percent(float(k[i] / m[i]))} of {m[i]:,} answers came faster than 952 words a minute"
+        _note(notes, i, "too fast", reason, share_too_fast=float(k[i] / m[i]))
     return len(enough)

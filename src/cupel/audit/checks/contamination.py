@@ -66,13 +66,13 @@ class Overlap:
             where = np.repeat(low[hit], times) + np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
             pair, shared = np.unique(np.repeat(owner[hit], times) * np.int64(len(self.size)) + self._o[where], return_counts=True)
             mine, theirs = pair // max(len(self.size), 1), pair % max(len(self.size), 1)
-            for i, j in zip(
-                *(x[shared >= _OVERLAP * np.minimum(sizes[mine], self.size[theirs])] for x in (mine, theirs)), strict=True
-            ):
+            for i, j in zip(*(x[shared >= _OVERLAP * np.minimum(sizes[mine], self.size[theirs])] for x in (mine, theirs)), strict=True):
                 if out[start + i] < 0:
                     out[start + i] = j
         for i, text in enumerate(texts):
-            out[i] = self.exact.get(text, out[i])
+            equal = self.exact.get(text)
+            if equal is not None:
+                out[i] = equal
         return out
 
 

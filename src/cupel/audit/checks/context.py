@@ -142,9 +142,7 @@ class Shared:
     @cached_property
     def prompt_id(self) -> np.ndarray:
         """int64 of prompts: equal after normalising (of the whole chat, roles included) means equal number."""
-        return _factorise(
-            [n if c is None else normalise(t) for t, n, c in zip(self.prompts, self.prompts_normal, self.chats, strict=True)]
-        )
+        return _factorise([n if c is None else normalise(t) for t, n, c in zip(self.prompts, self.prompts_normal, self.chats, strict=True)])
 
     @cached_property
     def response_id(self) -> np.ndarray:

@@ -17,13 +17,12 @@ SCOPE: Scope = "row"
 COST = 1
 
 _MIN_CHARS = 80
-_DANGLING = frozenset(  # noqa: SIM905 (a list of eighty strings is harder to read)
-    """
+_WORDS = """
     a an the and or but nor because although though if when while which that of to in on at by for with from into as is are
     was were be their your his her its our my this these und oder aber der die das ein eine mit von et ou mais le la les un
     une de des du y o pero el los las una
-    """.split()
-)
+"""
+_DANGLING = frozenset(_WORDS.split())
 _LAST_WORD = re.compile(r"([^\W\d_]+)$")
 _TERMINAL = re.compile(r"[.!?…:;。！？」』）؟।۔»\"'”’)\]}>*`_~|=#$%\d/\\]$|[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F]$")
 _ITEM = re.compile(r"\s*(?:[-*+•|#]|\d{1,3}[.)])")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def cyclic_triads(winner: np.ndarray, loser: np.ndarray, n_nodes: int) -> Triads
     """
     from scipy.sparse import csr_matrix
 
-    edges = csr_matrix((np.ones(len(winner), dtype=np.int64), (winner, loser)), shape=(n_nodes, n_nodes))
+    edges: Any = csr_matrix((np.ones(len(winner), dtype=np.int64), (winner, loser)), shape=(n_nodes, n_nodes))
     undirected = edges + edges.T
     two = (edges @ edges).tocsr()
     paths = (undirected @ undirected).tocsr()
@@ -97,9 +98,9 @@ def check(votes: Votes, context: Context) -> Finding:
     """Share of triads of responses (compared each with each under one prompt, majorities counted) whose preferences form a cycle.
 
     Coin flips make 1/4 of the triads cyclic, a ranking none. Finding when the lower 95 % end of the share (prompts as clusters) is
-    above .05, a fifth of what coin flips give, from at least 30 triads; warning from .125, half way to coin flips, else info. Rows:
-    votes in the direction of edges whose reversal would remove more cycles than it makes, the likeliest wrong ones *if* true
-    preferences are transitive.
+    above .05, a fifth of what coin flips give, from at least 30 triads; Severity: warning from .125, half way to coin flips, else
+    info. Rows: votes in the direction of edges whose reversal would remove more cycles than it makes, the likeliest wrong ones *if*
+    true preferences are transitive.
     """
     shared = context.shared(votes)
     size = np.int64(shared.response_id.max(initial=0) + 1)
@@ -155,8 +156,7 @@ def check(votes: Votes, context: Context) -> Finding:
         name=NAME,
         scope=SCOPE,
         severity="warning" if share.value >= 0.125 else "info",
-        message=told
-        + f"; {len(rows):,} votes are in the direction of an edge whose reversal would remove more cycles than it makes",
+        message=told + f"; {len(rows):,} votes are in the direction of an edge whose reversal would remove more cycles than it makes",
         remedy="cupel review OUT",
         count=n_cyclic,
         n=n_triads,

@@ -19,8 +19,9 @@ def check(votes: Votes, context: Context) -> Finding:
     person.
 
     Where no annotator is named a repeat may be a second person; then time, strength and models must be equal as well, and the
-    finding stays at info because only the owner of the data can tell. Severity else: warning from 1 % of rows, the point from which
-    a repeated vote visibly narrows every interval; below it info. The first of each set of copies is not among the rows.
+    finding stays at info because only the owner of the data can tell. Severity else: warning from 1 % of rows (the share at which
+    reading also stops by default), because copies narrow every interval without knowledge; below it info. The first of each set of
+    copies is not among the rows.
     """
     shared = context.shared(votes)
     n = len(votes)

@@ -46,8 +46,9 @@ def check(votes: Votes, context: Context) -> Finding:
     """Share of decided votes won by the side with more marks of formatting, over the pairs in which the sides differ in it.
 
     Finding when the lower 95 % end over prompts is above .60 (or the upper below .40), from at least 30 such votes: the same bar as
-    for length. Warning when the share itself is above .80 (below .20): such labels can be met without reading. `length_matched`
-    repeats the share where the longer side has at most a quarter more characters, because formatted answers are also longer.
+    for length. Severity: warning when the share itself is above .80 (below .20), since such labels can be met without reading; else
+    info. `length_matched` repeats the share where the longer side has at most a quarter more characters, because formatted answers
+    are also longer.
     """
     shared = context.shared(votes)
     counts = format_counts(shared.responses)

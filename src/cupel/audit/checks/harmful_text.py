@@ -60,8 +60,7 @@ def check(votes: Votes, context: Context) -> Finding:
         scope=SCOPE,
         severity="info",
         message=(
-            f"{count:,} of {n:,} pairs ({percent(count / n)}) contain a word on the list of harmful ones; "
-            f"the report folds their texts"
+            f"{count:,} of {n:,} pairs ({percent(count / n)}) contain a word on the list of harmful ones; the report folds their texts"
         ),
         remedy="read them with care; nothing to repair",
         details={"prompts": int(prompt.sum()), "responses": int(response.sum())},

@@ -32,8 +32,7 @@ def check(votes: Votes, context: Context) -> Finding:
         scope=SCOPE,
         severity="error" if voted else "info",
         message=(
-            f"{int(same.sum()):,} of {len(votes):,} pairs have identical sides; on {voted:,} of them a side "
-            f"was preferred all the same"
+            f"{int(same.sum()):,} of {len(votes):,} pairs have identical sides; on {voted:,} of them a side was preferred all the same"
         ),
         remedy="--drop identical_sides",
         details={**details, "voted": voted},

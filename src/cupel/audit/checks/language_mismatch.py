@@ -56,9 +56,7 @@ def scripts(texts: list[str]) -> np.ndarray:
         part = texts[start:stop]
         points = np.frombuffer("".join(part).encode("utf-32-le"), dtype=np.uint32)
         owner = np.repeat(np.arange(len(part)), [len(t) for t in part])
-        counts[start:stop] = np.bincount(owner * len(_SCRIPTS) + table[points], minlength=len(part) * len(_SCRIPTS)).reshape(
-            len(part), -1
-        )
+        counts[start:stop] = np.bincount(owner * len(_SCRIPTS) + table[points], minlength=len(part) * len(_SCRIPTS)).reshape(len(part), -1)
     counts[:, 10] += counts[:, 9]
     counts[:, [0, 9]] = 0
     # a character of Han or Hangul carries about as much as three letters

@@ -25,8 +25,8 @@ def check(votes: Votes, context: Context) -> Finding:
     origin: which side is called first means nothing), and the share within quarters of the absolute difference. An association:
     longer answers may also be better.
     Finding when the lower end over prompts is above .60 (or the upper end below .40): a scorer that only counts characters then
-    agrees with 6 of 10 votes, about what weak encoders reach on hard sets. Warning when that end is above .70 (below .30), where
-    length alone rivals content; else info. Votes on sides of equal length are left out.
+    agrees with 6 of 10 votes, which is what heads on sentence vectors reach on hard sets. Severity: warning when that end is above
+    .70 (below .30), a convention; else info. Votes on sides of equal length are left out.
     """
     shared = context.shared(votes)
     gap = (shared.chars[shared.first] - shared.chars[shared.second]).astype(np.float64)

@@ -22,7 +22,7 @@ def check(votes: Votes, context: Context) -> Finding:
 
     Named when a model has at least 30 decided votes against other models and the lower end of Wilson's interval of its share of
     wins is above .90: "who wrote it" then predicts the label, and a reward model may learn an author's signature instead of
-    quality. Warning when such rows are half of the votes with known models, else info.
+    quality. Severity: warning when such rows are half of the votes with known models, else info.
     """
     a, b = votes.model_first, votes.model_second
     use = (a >= 0) & (b >= 0) & (a != b) & (votes.sign != 0)

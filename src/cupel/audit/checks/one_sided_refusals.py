@@ -43,8 +43,8 @@ def refuses(text: str) -> bool:
 def check(votes: Votes, context: Context) -> Finding:
     """Number of rows with a refusal on exactly one side, and how often the refusal was preferred.
 
-    Severity: warning from 5 % of rows, from where "refuse or answer" is a main axis of what a reward model learns, whichever way it
-    points; else info.
+    Severity: warning from 5 % of rows (a convention), because "refuse or answer" is then a part of what a reward model learns,
+    whichever way it points; else info.
     """
     shared = context.shared(votes)
     flag = np.fromiter((refuses(t) for t in shared.responses_normal), dtype=bool, count=len(shared.responses_normal))

@@ -96,9 +96,7 @@ def kinds_in(text: str) -> Iterator[tuple[str, str]]:
             yield "social security number", "***-**-****"
         elif re.fullmatch(r"\d[\d -]*\d", run) and _card(digits):
             yield "payment card", f"**** **** **** {digits[-2:].rjust(4, '*')}"
-        elif (_NANP.fullmatch(run) and not re.search(r"555\D?01\d\d$", run)) or (
-            _INTERNATIONAL.fullmatch(run) and 9 <= len(digits) <= 15
-        ):
+        elif (_NANP.fullmatch(run) and not re.search(r"555\D?01\d\d$", run)) or (_INTERNATIONAL.fullmatch(run) and 9 <= len(digits) <= 15):
             yield "telephone number", f"{'+' if run[0] == '+' else ''}*** *** **{digits[-2:]}"
     if text.count(".") >= 3:
         for m in _IPV4.finditer(text):
@@ -134,9 +132,7 @@ def check(votes: Votes, context: Context) -> Finding:
     rows = prompt[shared.prompt] | shared.either(response)
     n, count = len(votes), int(rows.sum())
     if not count:
-        return clean(
-            NAME, SCOPE, n, "no text seems to hold an e-mail address, telephone, card or account number, or a public IP address"
-        )
+        return clean(NAME, SCOPE, n, "no text seems to hold an e-mail address, telephone, card or account number, or a public IP address")
     listed = ", ".join(f"{kind} ({k:,})" for kind, k in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return found(
         votes,

@@ -20,10 +20,9 @@ _MIN_ROWS = 30
 def check(votes: Votes, context: Context) -> Finding:
     """Share of decided votes won by the side shown first, with its interval over prompts; needs a known order.
 
-    Finding when the 95 % interval lies wholly outside .50 +- .02: two points either way are what an uneven draw of orders leaves in
-    small sets and change no ranking. Warning when it lies outside .50 +- .05, the size at which position moves win rates more than
-    neighbouring systems differ; else info. Annotators with 10 or more votes whose own share differs from the pooled one are counted
-    (exact binomial, false discovery rate .05).
+    Finding when the 95 % interval lies wholly outside .50 +- .02: significance alone would name every large set. Severity: warning
+    when it lies outside .50 +- .05, else info; both margins are conventions. Annotators with 10 or more votes whose own share
+    differs from the pooled one are counted (exact binomial, false discovery rate .05).
     """
     if not votes.order_known:
         return not_applicable(NAME, SCOPE, "the order in which the sides were shown is not known")
@@ -47,10 +46,7 @@ def check(votes: Votes, context: Context) -> Finding:
         "annotators_with_10_votes": len(enough),
         "annotators_that_differ": sorted(shared.names[i] for i in differ),
     }
-    told = (
-        f"the side shown first won {percent(share.value)} of {n:,} decided votes (95 % {percent(share.low)} "
-        f"to {percent(share.high)})"
-    )
+    told = f"the side shown first won {percent(share.value)} of {n:,} decided votes (95 % {percent(share.low)} to {percent(share.high)})"
     if share.low <= 0.52 and share.high >= 0.48:
         return clean(NAME, SCOPE, n, told, details)
     strong = share.low > 0.55 or share.high < 0.45

@@ -17,8 +17,8 @@ COST = 1
 def check(votes: Votes, context: Context) -> Finding:
     """Share of rows on the commonest prompt (after normalising), where there are 20 prompts or more; its rows.
 
-    Finding from a share of .10 that is also at least five times the even share 1/prompts; warning from .30, where one question
-    decides what is learned, else info. Rows without a prompt ("") are not counted: they are many questions, unrecorded.
+    Finding from a share of .10 that is also at least five times the even share 1/prompts; Severity: warning from .30, where one
+    question decides what is learned, else info. Rows without a prompt ("") are not counted: they are many questions, unrecorded.
     """
     shared = context.shared(votes)
     label = shared.prompt_id[shared.prompt]

@@ -44,8 +44,7 @@ def check(votes: Votes, context: Context) -> Finding:
         scope=SCOPE,
         severity="error" if no_room or by_share(count, n, warning=0.05) == "warning" else "warning",
         message=(
-            f"{count:,} of {n:,} rows ({percent(count / n)}) are longer than {limit:,} tokens; in {no_room:,} "
-            f"the prompt alone fills them"
+            f"{count:,} of {n:,} rows ({percent(count / n)}) are longer than {limit:,} tokens; in {no_room:,} the prompt alone fills them"
         ),
         remedy="--drop truncation, or train with a longer context",
         details=details,

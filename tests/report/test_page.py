@@ -218,6 +218,13 @@ def test_missing_parts_say_why(parse):
         assert f"because of {part}" in parse(render({"missing": {part: f"because of {part}"}})).text()
 
 
+def test_empty_quarantine_is_not_a_missing_one(report, parse):
+    report["quarantine"] = {"n": 0, "reasons": {}, "first": []}
+    text = parse(render(report)).text()
+    assert "No row was set aside" in text
+    assert ABSENT["quarantine"] not in text
+
+
 def test_missing_numbers_are_dashes_not_nan(report, parse):
     nan = float("nan")
     report["power"] |= {"auc": nan, "auc_low": None, "n": None}

@@ -30,7 +30,7 @@ BASES = {
 ABSENT = {
     "verdict": "This report carries no verdict.",
     "numbers": "No headline numbers were given.",
-    "actions": "Nothing needs doing next.",
+    "actions": "No next action was given.",
     "power": "No errors were planted in this run, so how well the audit sees was not measured.",
     "flip_rate": "Label error was not estimated in this run.",
     "findings": "No checks were run.",
@@ -38,7 +38,7 @@ ABSENT = {
     "curation": "Nothing was curated in this run; `cupel curate FILE OUT` does it.",
     "training": "No model was trained in this run, so plain and robust cannot be compared; `cupel refine FILE` trains both.",
     "annotators": "The data names no annotators, or none shares enough pairs with others to be compared.",
-    "quarantine": "No row was set aside: every row of the input became a comparison.",
+    "quarantine": "Whether rows were set aside was not recorded.",
     "method": "No description of the method was given.",
     "limits": "No limits were stated.",
     "run": "How this run was started was not recorded.",
@@ -167,6 +167,8 @@ def _power(report: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
         "Planted errors among those rows#",
         "Caught, planted toward the longer side#",
     ]
+    if not biased:
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     auc, between = t.number(given.get("auc")), t.interval(given.get("auc_low"), given.get("auc_high"), unit="plain", digits=3)
     ranked = ""
     if auc is not None:
@@ -401,8 +403,10 @@ def _annotators(given: Any, limits: Limits) -> dict[str, Any] | None:
 
 
 def _quarantine(given: Any, limits: Limits, redact: bool) -> dict[str, Any] | None:
-    if not given or not given.get("n"):
+    if not given:
         return None
+    if not given.get("n"):
+        return {"n": "0"}
     reasons = sorted((given.get("reasons") or {}).items(), key=lambda pair: (-(t.number(pair[1]) or 0), str(pair[0])))
     table = tb.table(
         "Why rows were set aside",

@@ -46,12 +46,15 @@ class Content:
 
     def without(self, left_out: tuple[int, ...], moments: list[np.ndarray], ridges: tuple[float, ...]) -> np.ndarray:
         """Heads fitted without some folds, one column per ridge: float64 [d, len(ridges)]."""
+        from scipy.linalg import cho_factor, cho_solve
+
         gram = self.total - np.sum([self.gram[k] for k in left_out], axis=0)
         target = np.sum(moments, axis=0) - np.sum([moments[k] for k in left_out], axis=0)
         unit = max(float(np.trace(gram)) / max(len(gram), 1), 1e-12)
-        values, basis = np.linalg.eigh(gram)
-        turned = basis.T @ target
-        return basis @ (turned[:, None] / (np.maximum(values, 0.0)[:, None] + unit * np.asarray(ridges)[None, :]))
+        out = np.empty((len(target), len(ridges)))
+        for column, ridge in enumerate(ridges):
+            out[:, column] = cho_solve(cho_factor(gram + ridge * unit * np.eye(len(gram)), lower=True, overwrite_a=True), target)
+        return out
 
     def nested(self, t: np.ndarray, ridges: tuple[float, ...] = RIDGES) -> Nested:
         """For each fold k: the ridge chosen on the other folds alone, and the heads without k, and without k and j."""

@@ -172,14 +172,14 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
                 parts = c[:, None]
             else:
                 inner_smooth = graph.left_out(inside.astype(np.float64), r)[np.arange(len(pairs)), fold]
-                parts = _parts(c, labels[r], inner_smooth, use)
+                parts = parts_of(c, labels[r], inner_smooth, use)
             b, loss = fit_logits(parts[train], p[train], w[train])
             if best is None or loss < best[0]:
                 best = (loss, r, b, parts)
         assert best is not None
         _, r, b, parts = best
         c_held = outer[:, k].astype(np.float64)
-        parts_held = c_held[:, None] if r is None else _parts(c_held, labels[r], smooth[r][:, k], use)
+        parts_held = c_held[:, None] if r is None else parts_of(c_held, labels[r], smooth[r][:, k], use)
         joint[held] = parts_held[held] @ b
         strength[held] = 0.0 if r is None else labels[r][held] * b[2]
         rows = np.flatnonzero(row_fold == k)
@@ -209,7 +209,7 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
     )  # fmt: skip
 
 
-def _parts(c: np.ndarray, labels: np.ndarray, smooth: np.ndarray, use: np.ndarray) -> np.ndarray:
+def parts_of(c: np.ndarray, labels: np.ndarray, smooth: np.ndarray, use: np.ndarray) -> np.ndarray:
     """What the combination weighs, [P, 4]: content where the graph speaks and where not, graph, content smoothed along the graph.
 
     With weights (b, b', a, -a b) this is the posterior mean of strengths whose prior mean is the content score.

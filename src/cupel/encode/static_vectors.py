@@ -28,9 +28,7 @@ class StaticEncoder:
     def __init__(self, folder: Path, name: str) -> None:
         import model2vec
 
-        files = sorted(
-            path.name for path in folder.iterdir() if path.name in {"config.json", "model.safetensors", "tokenizer.json"}
-        )
+        files = sorted(path.name for path in folder.iterdir() if path.name in {"config.json", "model.safetensors", "tokenizer.json"})
         self.name = name
         self.hash = encoder_hash("static token vectors, mean over all tokens, float32, 1", hash_files(folder, files))
         try:

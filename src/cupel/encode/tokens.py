@@ -38,9 +38,7 @@ def splits_at_whitespace(tokenizer: Tokenizer) -> bool:
     parts = json.loads(tokenizer.to_str())
     kinds = tuple((parts.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model"))
     added = parts.get("added_tokens") or []
-    plain = all(
-        not (t["lstrip"] or t["rstrip"] or t["single_word"] or t["normalized"] or re.search(r"\s", t["content"])) for t in added
-    )
+    plain = all(not (t["lstrip"] or t["rstrip"] or t["single_word"] or t["normalized"] or re.search(r"\s", t["content"])) for t in added)
     return kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece") and plain and parts["normalizer"].get("clean_text") is True
 
 

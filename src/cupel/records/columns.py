@@ -59,19 +59,22 @@ SIDES: tuple[tuple[str, str, int | None], ...] = (
     ("first", "second", None),
 )
 
-#: every column name in which a value of an unusual type is a fault of the row
-CRITICAL = frozenset(name for names in ALIASES.values() for name in names) - {
-    "group",
-    "p",
-    "w",
-    "gold",
-    "id",
-    "item_id",
-    "seconds",
-} | {side for pair in SIDES for side in pair[:2]}
-
-#: columns that may hold a text or a chat list
+#: canonical columns that hold a text or a chat list, and those that hold names
 TEXTUAL = frozenset({"prompt", "chosen", "rejected", "conversation_a", "conversation_b", "response_a", "response_b"})
+NAMING = frozenset({"vote", "id", "item_id", "annotator", "group", "model_first", "model_second", "gold", "split"})
+
+
+def kinds(map: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Column of the data -> "text" or "name", for every column that may become one of cupel's.
+
+    >>> kinds({"prompt": "ask"})["ask"]
+    'text'
+    """
+    found = {side: "text" for pair in SIDES for side in pair[:2]}
+    for name, aliases in ALIASES.items():
+        kind = "text" if name in TEXTUAL else "name" if name in NAMING else ""
+        found.update({column: kind for column in (*aliases, *([map[name]] if map and name in map else [])) if kind})
+    return found
 
 
 class Frame:
@@ -99,8 +102,7 @@ class Frame:
                 continue
             if name == "prompt" and found[0] != "prompt" and len(found) > 1:
                 raise RecordError(
-                    f"there is no column prompt, and {len(found)} that could be it ({', '.join(found)}). Say which: --map "
-                    f"prompt={found[0]}"
+                    f"there is no column prompt, and {len(found)} that could be it ({', '.join(found)}). Say which: --map prompt={found[0]}"
                 )
             self.names[name] = found[0]
             if found[0] != name:
@@ -300,9 +302,7 @@ def as_strings(values: pa.Array, label: str) -> pa.Array:
     try:
         out = values.cast(pa.large_string())
     except pa.ArrowException:
-        raise RecordError(
-            f"column {label} holds {values.type}, which cannot be read as names. Map another column with --map."
-        ) from None
+        raise RecordError(f"column {label} holds {values.type}, which cannot be read as names. Map another column with --map.") from None
     out = pc.utf8_trim_whitespace(out)
     return pc.if_else(pc.equal(out, ""), pa.scalar(None, pa.large_string()), out)
 

@@ -47,14 +47,10 @@ def _trl(votes: Votes) -> tuple[pa.Table, list[str]]:
     undecided = votes.sign == 0
     if undecided.any():
         counts = [
-            (OUTCOMES[code].replace("_", " "), int((votes.outcome == code).sum()))
-            for code in range(len(OUTCOMES))
-            if code not in (A, B)
+            (OUTCOMES[code].replace("_", " "), int((votes.outcome == code).sum())) for code in range(len(OUTCOMES)) if code not in (A, B)
         ]
         kinds = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-        losses.append(
-            f"{int(undecided.sum()):,} of {len(votes):,} votes express no preference ({kinds}); a TRL table cannot hold them"
-        )
+        losses.append(f"{int(undecided.sum()):,} of {len(votes):,} votes express no preference ({kinds}); a TRL table cannot hold them")
     kept = votes.take(~undecided) if undecided.any() else votes
     _weights(kept, losses)
     if votes.source_format in TRL_FAMILY and kept.source is not None:
@@ -77,9 +73,7 @@ def _votes(votes: Votes) -> tuple[pa.Table, list[str]]:
     losses: list[str] = []
     _weights(votes, losses)
     if not votes.order_known:
-        losses.append(
-            "the order in which the sides were shown is not in the source: response_a is the chosen text; position says nothing"
-        )
+        losses.append("the order in which the sides were shown is not in the source: response_a is the chosen text; position says nothing")
     words = pa.array(list(OUTCOMES), pa.large_string())
     columns: dict[str, Any] = {
         "id": votes.ids.cast(pa.large_string()),
@@ -110,9 +104,7 @@ def _exchanged(votes: Votes) -> pa.Table:
         i, k = table.column_names.index(names[one]), table.column_names.index(names[other])
         a, b = table.column(i), table.column(k)
         if a.type != b.type:
-            raise InputError(
-                f"columns {names[one]} ({a.type}) and {names[other]} ({b.type}) cannot be exchanged. Give both the same type."
-            )
+            raise InputError(f"columns {names[one]} ({a.type}) and {names[other]} ({b.type}) cannot be exchanged. Give both the same type.")
         stacked = pa.chunked_array([*a.chunks, *b.chunks], a.type)
         row = np.arange(n)
         new_a, new_b = (
@@ -149,8 +141,7 @@ def _weights(votes: Votes, losses: list[str]) -> None:
     weight = np.isin(votes.outcome, (A, B, OUTCOMES.index("tie"))).astype(float)
     if not np.array_equal(votes.w, weight):
         losses.append(
-            f"the weights of {int((votes.w != weight).sum()):,} rows are lost; a trainer that reads this table weighs all "
-            f"rows alike"
+            f"the weights of {int((votes.w != weight).sum()):,} rows are lost; a trainer that reads this table weighs all rows alike"
         )
     if not np.array_equal(votes.p, plain):
         losses.append(f"the probabilities of {int((votes.p != plain).sum()):,} rows are lost; the table holds hard labels")

@@ -96,8 +96,7 @@ def corrupt_annotators(
     n_random, n_adversarial = round(random * n_annotators), round(adversarial * n_annotators)
     if n_annotators < 1 or n_random + n_adversarial > n_annotators:
         raise InputError(
-            f"{n_random} random and {n_adversarial} adversarial annotators do not fit into a pool of {n_annotators}. Lower "
-            f"the shares."
+            f"{n_random} random and {n_adversarial} adversarial annotators do not fit into a pool of {n_annotators}. Lower the shares."
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(n_annotators)

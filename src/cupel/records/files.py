@@ -73,12 +73,17 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         temporary.write_bytes(data)
 
 
-def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a table atomically as Parquet (zstd); the same table gives the same bytes under the same pyarrow."""
+def write_parquet(path: str | os.PathLike[str], table: pa.Table, *, exact: bool = False) -> None:
+    """Write a table atomically as Parquet (zstd); the same table gives the same bytes under the same pyarrow.
+
+    exact: keep Arrow's own names inside list columns ("item", where the Parquet standard says "element"), so that pyarrow reads
+    back the very same types.
+    """
     import pyarrow.parquet as pq
 
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "row_group_size": 65536}
     with atomic_write(path) as temporary:
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd", compression_level=3, row_group_size=65536)
+        pq.write_table(table.combine_chunks(), temporary, use_compliant_nested_type=not exact, **options)
 
 
 def write_lines(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> None:

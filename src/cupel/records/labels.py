@@ -12,9 +12,7 @@ from cupel.records.schema import OUTCOMES
 
 WORDS: dict[str, str] = {
     **dict.fromkeys(["a", "response_a", "answer_a", "output_a", "model_a", "assistant_a", "left", "first", "a wins", "[[a]]"], "a"),
-    **dict.fromkeys(
-        ["b", "response_b", "answer_b", "output_b", "model_b", "assistant_b", "right", "second", "b wins", "[[b]]"], "b"
-    ),
+    **dict.fromkeys(["b", "response_b", "answer_b", "output_b", "model_b", "assistant_b", "right", "second", "b wins", "[[b]]"], "b"),
     **dict.fromkeys(["tie", "equal", "draw", "same", "both", "both_good", "[[c]]"], "tie"),
     **dict.fromkeys(["both_bad", "tie (bothbad)", "bothbad", "both bad", "neither", "tie (both bad)"], "both_bad"),
     **dict.fromkeys(["skip", "skipped", "unsure", "n/a"], "skip"),
@@ -48,9 +46,7 @@ def outcomes(frame: Frame) -> np.ndarray:
         if not word:
             frame.bad.setdefault(int(row), ("missing_label", f"column {label} has no value"))
         else:
-            detail = (
-                f"column {label} says {word[:80]!r}; known: {', '.join(OUTCOMES)} (say what it means: --map vote:a={word[:40]})"
-            )
+            detail = f"column {label} says {word[:80]!r}; known: {', '.join(OUTCOMES)} (say what it means: --map vote:a={word[:40]})"
             frame.bad.setdefault(int(row), ("unknown_label", detail))
     return out
 
@@ -65,9 +61,7 @@ def _numbers(frame: Frame, seen: set[str | None]) -> dict[str, str]:
         return {str(first): "a", str(first + 1): "b"}
     label, sides = frame.names["vote"], f"{frame.names.get('response_a', 'a')} and {frame.names.get('response_b', 'b')}"
     if numbers == {"1", "2"}:
-        frame.doubts.append(
-            f"{label}: 1 is read as the first of {sides}, 2 as the second; if not, say so: --map vote:a=2 --map vote:b=1"
-        )
+        frame.doubts.append(f"{label}: 1 is read as the first of {sides}, 2 as the second; if not, say so: --map vote:a=2 --map vote:b=1")
         return {"1": "a", "2": "b"}
     if numbers == {"0", "1"}:
         frame.doubts.append(

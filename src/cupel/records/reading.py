@@ -8,7 +8,7 @@ from typing import Any
 from cupel.errors import RecordError
 from cupel.records import sources
 from cupel.records.build import build
-from cupel.records.columns import CRITICAL, Frame, did_you_mean
+from cupel.records.columns import Frame, did_you_mean, kinds
 from cupel.records.formats import choose
 from cupel.records.schema import Votes
 
@@ -35,7 +35,7 @@ def read(
     """
     if not 0 <= max_bad <= 1:
         raise RecordError(f"max_bad is {max_bad}; it is a share of rows in [0, 1]. Write 0.01 for one per cent.")
-    rows = sources.load(source, CRITICAL | set((map or {}).values()))
+    rows = sources.load(source, kinds(map))
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)
     _require(frame, importer.NAME, importer.NEEDS)

@@ -6,7 +6,7 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from cupel.errors import RecordError
 from cupel.records import textual
 from cupel.records.schema import Quarantined
 
-READABLE = (
-    ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
-)
+READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
+
+#: what pyarrow raises for a file that is not what it claims to be
+BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, IndexError, OverflowError, MemoryError)
 
 
 @dataclass
@@ -34,22 +35,24 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def load(source: Any, critical: Collection[str] = ()) -> Rows:
+def load(source: Any, kinds: Mapping[str, str] | None = None) -> Rows:
     """Rows of a path, "-" (standard input), DataFrame, Arrow table, `datasets.Dataset` or list of dicts.
 
-    critical: columns in which a value of an unusual type is a fault of the row; other columns of mixed types become JSON text.
+    kinds: column -> "text" where a value of another type than most is a fault of the row, or "name" where numbers and texts are
+        both names; other columns of mixed types become JSON text.
     Raises RecordError for faults of the whole file (missing, empty, truncated, wrong encoding, unknown kind).
 
     >>> rows = load([{"a": "x"}, {"a": "y"}])
     >>> rows.table.column_names, rows.line.tolist()
     (['a'], [1, 2])
     """
+    kinds = kinds or {}
     if isinstance(source, str | os.PathLike):
-        rows = _standard_input(critical) if os.fspath(source) == "-" else _path(Path(os.fspath(source)), critical)
+        rows = _standard_input(kinds) if os.fspath(source) == "-" else _path(Path(os.fspath(source)), kinds)
     elif isinstance(source, list | tuple):
-        rows = textual.from_objects(list(source), range(1, len(source) + 1), critical, "list of rows")
+        rows = textual.from_objects(list(source), range(1, len(source) + 1), kinds, "list of rows")
     else:
-        rows = _object(source, critical)
+        rows = _object(source, kinds)
     if rows.table.num_rows == 0 and not rows.quarantine:
         raise RecordError(f"{rows.name} has no rows. Give a file with at least one comparison.")
     names = rows.table.column_names
@@ -59,7 +62,7 @@ def load(source: Any, critical: Collection[str] = ()) -> Rows:
     return rows
 
 
-def _path(path: Path, critical: Collection[str]) -> Rows:
+def _path(path: Path, kinds: Mapping[str, str]) -> Rows:
     text = str(path)
     if text.startswith("hf://"):
         raise RecordError(
@@ -77,7 +80,7 @@ def _path(path: Path, critical: Collection[str]) -> Rows:
         data = path.read_bytes()
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}.") from error
-    return _bytes(data, data_kind, str(path), critical)
+    return _bytes(data, data_kind, str(path), kinds)
 
 
 def _near(path: Path) -> str:
@@ -108,7 +111,7 @@ def _kind(path: Path) -> str:
     return (known | kinds).get(last, "sniff")
 
 
-def _bytes(data: bytes, kind: str, name: str, critical: Collection[str]) -> Rows:
+def _bytes(data: bytes, kind: str, name: str, kinds: Mapping[str, str]) -> Rows:
     if data[:2] == b"\x1f\x8b":
         data = _gunzip(data, name)
     if kind == "sniff" and data[:4] == b"PAR1":
@@ -117,7 +120,7 @@ def _bytes(data: bytes, kind: str, name: str, critical: Collection[str]) -> Rows
         return _table(_read_arrow(pa.BufferReader(data), name), name)
     if not data.strip():
         raise RecordError(f"{name} is empty. Give a file with at least one comparison.")
-    return textual.parse(textual.decode(data, name), kind, name, critical)
+    return textual.parse(textual.decode(data, name), kind, name, kinds)
 
 
 def _gunzip(data: bytes, name: str) -> bytes:
@@ -134,10 +137,10 @@ def _gunzip(data: bytes, name: str) -> bytes:
         raise RecordError(f"{name} is not a sound gzip file: {error}. Copy or download it again.") from error
 
 
-def _standard_input(critical: Collection[str]) -> Rows:
+def _standard_input(kinds: Mapping[str, str]) -> Rows:
     stream = getattr(sys.stdin, "buffer", sys.stdin)
     data = stream.read()
-    return _bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), "sniff", "standard input", critical)
+    return _bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), "sniff", "standard input", kinds)
 
 
 def _arrow_file(path: Path, kind: str) -> Rows:
@@ -152,7 +155,7 @@ def _read_parquet(source: Any, name: str) -> pa.Table:
 
     try:
         return pq.ParquetFile(source).read()
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise RecordError(f"{name} is not a sound Parquet file: {_first_line(error)}. Copy or write it again.") from error
 
 
@@ -163,7 +166,7 @@ def _read_arrow(source: Any, name: str) -> pa.Table:
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise RecordError(f"{name} is not a sound Arrow file: {_first_line(error)}. Copy or write it again.") from error
 
 
@@ -179,7 +182,7 @@ def _directory(path: Path) -> Rows:
     raise RecordError(f"{path} is a directory without .parquet or .arrow files. Name a file: {READABLE}.")
 
 
-def _object(source: Any, critical: Collection[str]) -> Rows:
+def _object(source: Any, kinds: Mapping[str, str]) -> Rows:
     """A table-like object of a library that need not be imported here."""
     kind = f"{type(source).__module__}.{type(source).__name__}"
     if isinstance(source, pa.Table):
@@ -191,14 +194,13 @@ def _object(source: Any, critical: Collection[str]) -> Rows:
             table = pa.Table.from_pandas(source, preserve_index=False)
         except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):
             records = source.to_dict("records")
-            return textual.from_objects(records, range(1, len(records) + 1), critical, "DataFrame")
+            return textual.from_objects(records, range(1, len(records) + 1), kinds, "DataFrame")
         return _table(table.replace_schema_metadata(None), "DataFrame")
     if kind.startswith("datasets."):
         if isinstance(source, dict):
             names = ", ".join(map(str, source))
             raise RecordError(
-                f"this is a collection of {len(source)} splits ({names}). Pass one of them, e.g. "
-                f"data[{next(iter(source), 'train')!r}]."
+                f"this is a collection of {len(source)} splits ({names}). Pass one of them, e.g. data[{next(iter(source), 'train')!r}]."
             )
         if hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
@@ -206,38 +208,50 @@ def _object(source: Any, critical: Collection[str]) -> Rows:
     if hasattr(source, "__arrow_c_stream__"):
         return _table(pa.table(source), kind)
     if isinstance(source, dict):
-        return textual.from_columns(source, critical, "dict of columns")
+        return textual.from_columns(source, kinds, "dict of columns")
     raise RecordError(
-        f"cannot read rows from {kind}. Give a path ({READABLE}), a DataFrame, an Arrow table, a datasets.Dataset or a list "
-        f"of dicts."
+        f"cannot read rows from {kind}. Give a path ({READABLE}), a DataFrame, an Arrow table, a datasets.Dataset or a list of dicts."
     )
 
 
 def _table(table: pa.Table, name: str) -> Rows:
     """Rows of an Arrow table; rows whose text is not UTF-8 (Arrow readers do not look) are set aside."""
+    try:
+        table.validate()
+        str(table.schema)  # names of columns and fields must be text too
+        return _checked(table, name)
+    except BROKEN as error:
+        raise RecordError(f"{name} holds values that break the Arrow format: {_first_line(error)}. Write it again.") from error
+
+
+def _checked(table: pa.Table, name: str) -> Rows:
     line = np.arange(1, table.num_rows + 1, dtype=np.int64)
     try:
         table.validate(full=True)
         return Rows(table, line, [], name)
     except pa.ArrowInvalid:
-        pass
+        pass  # which rows?
     bad: dict[int, str] = {}
     for column in table.column_names:
-        values = table[column]
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-            raw = values.combine_chunks().view(pa.binary() if pa.types.is_string(values.type) else pa.large_binary())
-            for row, value in enumerate(raw.to_pylist()):
+        row = 0
+        for chunk in table[column].chunks:
+            small, large = pa.types.is_string(chunk.type), pa.types.is_large_string(chunk.type)
+            if not small and not large:
+                chunk.validate(full=True)
+                row += len(chunk)
+                continue
+            raw = chunk.view(pa.binary() if small else pa.large_binary())
+            raw.validate(full=True)  # the offsets are sound: what is left can only be the text itself
+            for value in raw.to_pylist():
                 try:
                     if value is not None:
                         value.decode("utf-8")
                 except UnicodeDecodeError as error:
                     bad.setdefault(row, f"column {column}: {error.reason} at byte {error.start}")
+                row += 1
     keep = np.array([row not in bad for row in range(table.num_rows)], dtype=bool)
     kept = table.filter(pa.array(keep))
-    try:
-        kept.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise RecordError(f"{name} holds values that break the Arrow format: {_first_line(error)}. Write it again.") from error
+    kept.validate(full=True)
     quarantine = [Quarantined(row + 1, "not_utf8", detail, "") for row, detail in sorted(bad.items())]
     return Rows(kept, line[keep], quarantine, name)
 

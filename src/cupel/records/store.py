@@ -37,14 +37,12 @@ def save(votes: Votes, path: str | os.PathLike[str]) -> None:
     write_parquet(place / "prompts.parquet", pa.table({"text": votes.prompts}))
     write_parquet(place / "responses.parquet", pa.table({"text": votes.responses}))
     if votes.source is not None:
-        write_parquet(place / "source.parquet", votes.source)
+        write_parquet(place / "source.parquet", votes.source, exact=True)
     else:
         (place / "source.parquet").unlink(missing_ok=True)
     fields = ("line", "reason", "detail", "raw")
     kinds = (pa.int64(), pa.large_string(), pa.large_string(), pa.large_string())
-    set_aside = {
-        name: pa.array([getattr(q, name) for q in votes.quarantine], kind) for name, kind in zip(fields, kinds, strict=True)
-    }
+    set_aside = {name: pa.array([getattr(q, name) for q in votes.quarantine], kind) for name, kind in zip(fields, kinds, strict=True)}
     write_parquet(place / "quarantine.parquet", pa.table(set_aside))
     facts = {
         "version": VERSION, "annotators": list(votes.annotators), "models": list(votes.models), "order_known": votes.order_known,
@@ -62,9 +60,7 @@ def load(path: str | os.PathLike[str]) -> Votes:
     needed = ["comparisons.parquet", "prompts.parquet", "responses.parquet", "quarantine.parquet", "votes.json"]
     missing = [name for name in needed if not (place / name).is_file()]
     if missing:
-        raise RecordError(
-            f"{place} holds no stored votes: {len(missing)} of {len(needed)} files are missing (first: {missing[0]})."
-        )
+        raise RecordError(f"{place} holds no stored votes: {len(missing)} of {len(needed)} files are missing (first: {missing[0]}).")
     try:
         facts = json.loads((place / "votes.json").read_text("utf-8"))
         tables = {name: pq.ParquetFile(place / name).read() for name in needed[:4]}
@@ -75,8 +71,7 @@ def load(path: str | os.PathLike[str]) -> Votes:
         ) from error
     if facts.get("version") != VERSION:
         raise RecordError(
-            f"{place} was stored in version {facts.get('version')}; this cupel reads version {VERSION}. Read the original "
-            f"file again."
+            f"{place} was stored in version {facts.get('version')}; this cupel reads version {VERSION}. Read the original file again."
         )
     rows = tables["comparisons.parquet"]
     arrays = {name: np.array(rows[name].to_numpy()) for name in _ARRAYS}

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +32,7 @@ def decode(data: bytes, name: str) -> str:
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise RecordError(
-            f"{name} is not UTF-8: it begins with the mark of UTF-16 at offset 0. Convert it: iconv -f UTF-16 -t UTF-8 {name} "
-            f"> fixed"
+            f"{name} is not UTF-8: it begins with the mark of UTF-16 at offset 0. Convert it: iconv -f UTF-16 -t UTF-8 {name} > fixed"
         )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
@@ -46,15 +45,15 @@ def decode(data: bytes, name: str) -> str:
         ) from error
 
 
-def parse(text: str, kind: str, name: str, critical: Collection[str]) -> Rows:
+def parse(text: str, kind: str, name: str, kinds: Mapping[str, str]) -> Rows:
     """Text of a kind ("jsonl", "json", "csv", "tsv" or "sniff") -> rows."""
     if kind == "sniff":
         kind = sniff(text)
     if kind == "json":
-        return _json(text, name, critical)
+        return _whole(text, name, kinds)
     if kind == "jsonl":
-        return _jsonl(text, name, critical)
-    return _csv(text, "\t" if kind == "tsv" else None, name, critical)
+        return _jsonl(text, name, kinds)
+    return _csv(text, "\t" if kind == "tsv" else None, name, kinds)
 
 
 def sniff(text: str) -> str:
@@ -83,31 +82,29 @@ def _holder(found: Any) -> str | None:
     return next((key for key in HOLDERS if isinstance(found.get(key), list)), None)
 
 
-def _json(text: str, name: str, critical: Collection[str]) -> Rows:
+def _whole(text: str, name: str, kinds: Mapping[str, str]) -> Rows:
     try:
         found = json.loads(text)
     except RecursionError as error:
         raise RecordError(f"{name} is nested too deeply to be read as JSON. Write one row per line (.jsonl).") from error
     except ValueError as error:
         if text.lstrip().startswith("{") and "Extra data" in str(error):
-            return _jsonl(text, name, critical)
-        raise RecordError(
-            f"{name} is not JSON: {error}. Write one row per line (.jsonl), where one bad line costs one line."
-        ) from error
+            return _jsonl(text, name, kinds)
+        raise RecordError(f"{name} is not JSON: {error}. Write one row per line (.jsonl), where one bad line costs one line.") from error
     key = _holder(found)
     if key is not None:
         found = found[key]
     if isinstance(found, dict):
         values = list(found.values())
         if values and all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
-            return from_columns(found, critical, name)
+            return from_columns(found, kinds, name)
         found = [found]
     if not isinstance(found, list):
         raise RecordError(f"{name} holds a {type(found).__name__}, not rows. Give an array of objects, or one object per line.")
-    return from_objects(found, range(1, len(found) + 1), critical, name)
+    return from_objects(found, range(1, len(found) + 1), kinds, name)
 
 
-def _jsonl(text: str, name: str, critical: Collection[str]) -> Rows:
+def _jsonl(text: str, name: str, kinds: Mapping[str, str]) -> Rows:
     objects: list[Any] = []
     numbers: list[int] = []
     quarantine: list[Quarantined] = []
@@ -131,12 +128,12 @@ def _jsonl(text: str, name: str, critical: Collection[str]) -> Rows:
             f"{name}: none of its {len(quarantine):,} lines is JSON (first: line {first.line}: {first.detail}). "
             "Name the file by its kind (.jsonl, .json, .csv, .tsv, .parquet)."
         )
-    rows = from_objects(objects, numbers, critical, name)
+    rows = from_objects(objects, numbers, kinds, name)
     rows.quarantine[:] = sorted(quarantine + rows.quarantine, key=lambda q: q.line)
     return rows
 
 
-def _csv(text: str, delimiter: str | None, name: str, critical: Collection[str]) -> Rows:
+def _csv(text: str, delimiter: str | None, name: str, kinds: Mapping[str, str]) -> Rows:
     """Every value stays text (007 stays 007); a ragged or badly quoted record costs that record."""
     from cupel.records.sources import Rows
 
@@ -186,19 +183,17 @@ def _slice(text: str, line: int) -> str:
     return "\n".join(text.split("\n")[line - 1 : line + 1])[:RAW]
 
 
-def from_columns(found: Mapping[str, Any], critical: Collection[str], name: str) -> Rows:
+def from_columns(found: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> Rows:
     """Rows of a dict of equally long lists."""
     columns = {str(key): list(values) for key, values in found.items()}
     if len({len(values) for values in columns.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in columns.items())
         raise RecordError(f"the columns of {name} are not equally long ({sizes}).")
     size = len(next(iter(columns.values()), []))
-    return from_objects(
-        [{key: values[i] for key, values in columns.items()} for i in range(size)], range(1, size + 1), critical, name
-    )
+    return from_objects([{key: values[i] for key, values in columns.items()} for i in range(size)], range(1, size + 1), kinds, name)
 
 
-def from_objects(objects: list[Any], numbers: Iterable[int], critical: Collection[str], name: str) -> Rows:
+def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str, str], name: str) -> Rows:
     """Rows of Python dicts; what is no dict, or no text that can be written, is set aside."""
     from cupel.records.sources import Rows
 
@@ -210,43 +205,45 @@ def from_objects(objects: list[Any], numbers: Iterable[int], critical: Collectio
             for key in found:
                 if key not in names:
                     names[key] = None
+                if isinstance(key, str) and not key.isascii() and _surrogates(key):
+                    bad[row] = ("lone_surrogate", "the name of a column holds half of a surrogate pair, which is no character")
         else:
             bad[row] = ("not_an_object", f"a {type(found).__name__} where a row with column names belongs")
-    keys = [key for key in names if isinstance(key, str) and not _surrogates(key)]
+    keys = [key for key in names if not _surrogates(key)]
     notes: list[str] = []
     columns: dict[str, tuple[list[Any], pa.Array | None]] = {}
     for key in keys:
         values = [found.get(key) if isinstance(found, Mapping) else None for found in objects]
-        columns[key] = (values, _convert(values, key in critical, bad, key, notes))
+        columns[str(key)] = (values, _convert(values, kinds.get(str(key), ""), bad, str(key), notes))
     keep = np.array([row not in bad for row in range(len(objects))], dtype=bool)
     index = pa.array(np.flatnonzero(keep))
     arrays = {}
     for key, (values, array) in columns.items():
-        if array is None:  # held bad rows: only the kept ones can be converted
+        if array is None:  # held bad rows or mixed types: the rows that are left are converted again
             held = [value for value, ok in zip(values, keep, strict=True) if ok]
-            arrays[key] = _array(held) if _array_fits(held) else _json_column(held)
+            arrays[key] = _array(held) if _array_fits(held) else _text_column(held, kinds.get(key) == "name")
         else:
             arrays[key] = array if bool(keep.all()) else array.take(index)
     quarantine = [Quarantined(int(lines[row]), reason, detail, _raw(objects[row])) for row, (reason, detail) in sorted(bad.items())]
     return Rows(pa.table(arrays), lines[keep], quarantine, name, notes)
 
 
-def _convert(values: list[Any], critical: bool, bad: dict[int, tuple[str, str]], key: str, notes: list[str]) -> pa.Array | None:
-    """The column as Arrow; None where it has to be converted again without the rows now in `bad`."""
+def _convert(values: list[Any], kind: str, bad: dict[int, tuple[str, str]], key: str, notes: list[str]) -> pa.Array | None:
+    """The column as Arrow; None where it has to be converted again without the rows now in `bad`, or as text."""
     if _array_fits(values):
         return _array(values)
-    kinds = [_kind(value) for value in values]
+    found = [_kind(value) for value in values]
     before = len(bad)
     for row, value in enumerate(values):
-        if kinds[row] != "null" and _surrogates(value):
+        if found[row] != "null" and _surrogates(value):
             bad.setdefault(row, ("lone_surrogate", f"column {key} holds half of a surrogate pair, which is no character"))
-    counts = Counter(kind for row, kind in enumerate(kinds) if kind != "null" and row not in bad)
-    if critical and len(counts) > 1:
-        usual = max(sorted(counts), key=lambda kind: counts[kind])
-        for row, kind in enumerate(kinds):
-            if kind not in ("null", usual) and row not in bad:
-                bad[row] = ("mixed_types", f"column {key} holds a {kind} here and a {usual} in most rows")
-    elif not critical and len(bad) == before:
+    counts = Counter(name for row, name in enumerate(found) if name != "null" and row not in bad)
+    if kind == "text" and len(counts) > 1:
+        usual = max(sorted(counts), key=lambda name: counts[name])
+        for row, name in enumerate(found):
+            if name not in ("null", usual) and row not in bad:
+                bad[row] = ("mixed_types", f"column {key} holds a {name} here and a {usual} in most rows")
+    elif not kind and len(bad) == before and len(counts) > 1:
         notes.append(f"column {key} holds values of mixed types and is kept as JSON text")
     return None
 
@@ -270,12 +267,21 @@ def _has_empty_struct(kind: pa.DataType) -> bool:
     return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _has_empty_struct(kind.value_type)
 
 
-def _json_column(values: list[Any]) -> pa.Array:
-    """Values as text: strings as they are where all are strings, JSON otherwise; NaN is null."""
+def _text_column(values: list[Any], names: bool) -> pa.Array:
+    """Values as text: strings as they are where all are strings (or the column holds names), JSON otherwise; NaN is null."""
     values = [None if _kind(value) == "null" else value for value in values]
-    if all(value is None or isinstance(value, str) for value in values):
-        return pa.array(values, pa.large_string())
-    return pa.array([None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in values], pa.large_string())
+    if names or all(value is None or isinstance(value, str) for value in values):
+        texts = [value if value is None or isinstance(value, str) else _json(value) for value in values]
+    else:
+        texts = [None if value is None else _json(value) for value in values]
+    return pa.array(texts, pa.large_string())
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return f"({type(value).__name__})"
 
 
 def _kind(value: Any) -> str:

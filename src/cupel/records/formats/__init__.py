@@ -84,6 +84,4 @@ def _refuse_misspelt_prompt(frame: Frame) -> None:
     sides = {side for pair in SIDES for side in pair[:2]}
     for column in frame.columns:
         if column not in sides and column not in frame.names.values() and did_you_mean(column.lower(), ["prompt"]):
-            raise RecordError(
-                f"there is no column prompt. Did you mean --map prompt={column}? Its columns: {', '.join(frame.columns)}."
-            )
+            raise RecordError(f"there is no column prompt. Did you mean --map prompt={column}? Its columns: {', '.join(frame.columns)}.")

@@ -17,12 +17,7 @@ ORDER_KNOWN = False
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if (
-        not frame.has(*NEEDS)
-        or frame.has("prompt")
-        or frame.shape("chosen") != "transcript"
-        or frame.shape("rejected") != "transcript"
-    ):
+    if not frame.has(*NEEDS) or frame.has("prompt") or frame.shape("chosen") != "transcript" or frame.shape("rejected") != "transcript":
         return 0.0, ""
     return 1.0, "columns chosen and rejected hold Human:/Assistant: transcripts; the prompt is the turns they share"
 

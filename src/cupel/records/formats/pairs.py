@@ -21,8 +21,7 @@ def detect(frame: Frame) -> tuple[float, str]:
         return 0.0, ""
     return (
         0.3,
-        "columns chosen and rejected hold plain text and there is no prompt (--format trl_implicit would cut a common "
-        "beginning off)",
+        "columns chosen and rejected hold plain text and there is no prompt (--format trl_implicit would cut a common beginning off)",
     )
 
 

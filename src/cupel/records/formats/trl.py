@@ -23,6 +23,4 @@ def detect(frame: Frame) -> tuple[float, str]:
 
 def parse(frame: Frame) -> Parsed:
     """Chosen is the first side, and the vote is for it: the order in which the sides were shown is not in such a table."""
-    return Parsed(
-        frame.texts("prompt", prompt=True), frame.texts("chosen"), frame.texts("rejected"), np.full(len(frame), A, dtype=np.int8)
-    )
+    return Parsed(frame.texts("prompt", prompt=True), frame.texts("chosen"), frame.texts("rejected"), np.full(len(frame), A, dtype=np.int8))

@@ -36,9 +36,7 @@ def parse(frame: Frame) -> Parsed:
             while cut and not a[cut - 1].isspace():
                 cut -= 1
             if not a[cut:].strip() or not b[cut:].strip():
-                frame.bad.setdefault(
-                    row, ("empty_side", "one side is the beginning of the other: nothing is left after the common prompt")
-                )
+                frame.bad.setdefault(row, ("empty_side", "one side is the beginning of the other: nothing is left after the common prompt"))
         prompts.append(a[:cut])
         firsts.append(a[cut:])
         seconds.append(b[cut:])

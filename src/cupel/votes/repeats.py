@@ -2,7 +2,7 @@
 
 A pair whose votes are wrong with probability rho gives agreement 1 - 2 rho (1 - rho) = (1 + u^2) / 2 with u = 1 - 2 rho, so the
 agreement A of two random votes gives E[u^2] = 2 A - 1 and nothing more: (1 - sqrt(2 A - 1)) / 2 <= E[rho] <= 1 - A. A point needs a
-model of how rho varies: over pairs (folded beta-binomial, three or more votes) or over people (one coin each).
+model of how rho varies: over pairs (folded beta-binomial, four or more votes) or over people (one coin each).
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def repeats(
 
     A weighs pairs by their votes, so the rate is that of a recorded vote. `low` and `high` are the bounds, each pushed outward to
     the end of its bootstrap interval; `details["point_low"]`, `details["point_high"]` are the interval of the estimate.
-    point: "folded" (folded beta-binomial: rho = B/2 with B ~ Beta(a, b), pairs with three or more votes), "one_coin" (a flip rate
-    per annotator, by EM), or "auto": folded where at least half of the repeated pairs have three votes, else one coin where
-    annotators are known and shared between pairs, else no point.
+    point: "folded" (folded beta-binomial: rho = B/2 with B ~ Beta(a, b)), "one_coin" (a flip rate per annotator, by EM), or "auto":
+    folded where 200 pairs, or half of them, have four votes (fewer cannot identify it: three votes give two outcomes, hence one
+    number for two parameters), else one coin where annotators are known and shared between pairs, else no point.
 
     pair int [n]: the unordered pair of each vote; sign [n] in the orientation of the pair: +1, -1, 0 for a tie; groups [n]: what is
     resampled (prompts; the pair where None); annotator int [n], negative where unknown: a person's first vote on a pair counts.
@@ -266,7 +266,8 @@ def _choose(point: str, votes: np.ndarray, annotator: np.ndarray | None) -> str:
         raise InputError("the one-coin model needs to know who cast each vote; use point='folded' or leave it to 'auto'")
     if point != "auto":
         return point
-    if np.mean(votes >= 3) >= 0.5:
+    enough = int((votes >= 4).sum())
+    if enough >= 200 or 2 * enough >= len(votes):
         return "folded"
     if people and len(np.unique(np.asarray(annotator))) < 0.5 * len(np.asarray(annotator)):
         return "one_coin"

@@ -107,6 +107,15 @@ def test_agreement_does_not_count_a_persons_second_vote(make):
     assert "only one value" in one_way.message
 
 
+def test_agreement_where_one_group_has_all_repeats(make):
+    rng = np.random.default_rng(0)
+    rows = [("same", f"x {i}", f"y {i}", "ab"[int(rng.random() < 0.3)]) for i in range(60) for _ in range(2)]
+    rows += [(f"q{i}", "x", "y", "a") for i in range(30)]
+    finding = make.run("agreement", make.build(rows))
+    assert finding.n == 60
+    assert -1 <= finding.details["low"] < finding.details["alpha"] < finding.details["high"] <= 1
+
+
 def test_leave_one_out_against_a_loop():
     rng = np.random.default_rng(3)
     key, voter, sign = rng.integers(5, size=60), rng.integers(6, size=60), rng.integers(-1, 2, size=60)

@@ -265,6 +265,14 @@ def test_contamination(make):
     assert make.run("contamination", make.build(rows), against=()).status == "clean"
 
 
+def test_contamination_looks_through_the_clothes_of_a_chat(make):
+    question = "which of the two rivers that meet in this town is the longer one"
+    votes = make.build([([{"role": "user", "content": question}], "a", "b", "a"), ("something else", "a", "b", "a")])
+    assert make.run("contamination", votes, against=(question,)).rows.tolist() == [0]
+    turned = make.build([(question, "a", "b", "a")])
+    assert make.run("contamination", turned, against=(votes.prompt_texts()[0],)).rows.tolist() == [0]
+
+
 def test_overlap_agrees_with_sets_of_words(make):
     rng = np.random.default_rng(3)
     against = [make.sentence(rng, int(rng.integers(5, 60))) for _ in range(30)]

@@ -40,6 +40,8 @@ def check(votes: Votes, context: Context) -> Finding:
     from cupel.votes.agreement import krippendorff_alpha, pairwise_agreement
 
     groups = shared.cluster[rows]
+    if len(np.unique(groups[several[key] > 1])) < _MIN_UNITS:
+        groups = key  # too few groups have repeated pairs: then pairs are what is drawn again
     alpha = krippendorff_alpha(key, sign, groups=groups, seed=context.seed)
     decided = np.bincount(key[sign != 0], minlength=1)
     raw = None
@@ -57,8 +59,9 @@ def check(votes: Votes, context: Context) -> Finding:
         "raw_agreement": None if raw is None else {"share": _number(raw.estimate), "low": _number(raw.low), "high": _number(raw.high)},
         "annotators_named": named,
     }
-    if not np.isfinite(alpha.alpha):
-        return not_applicable(NAME, SCOPE, f"{alpha.note} ({alpha.units:,} pairs)", alpha.units)
+    if not np.isfinite([alpha.alpha, alpha.low, alpha.high]).all():
+        why = alpha.note or "alpha has no interval here: some draws hold one label only"
+        return not_applicable(NAME, SCOPE, f"{why} ({alpha.units:,} pairs)", alpha.units)
     told = f"alpha {alpha.alpha:.2f} (95 % {alpha.low:.2f} to {alpha.high:.2f}) on {alpha.units:,} pairs with {alpha.votes:,} votes"
     if raw is not None:
         told += f"; two votes that state a preference agree in {percent(raw.estimate)}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks._minhash import WordHasher, chunks, shingle
-from cupel.audit.checks.context import Context, normalise
+from cupel.audit.checks.context import Context, normalise, plain
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -24,7 +24,7 @@ class Overlap:
 
     def __init__(self, against: list[str]) -> None:
         self._hash = WordHasher()
-        normal = [normalise(t) for t in against]
+        normal = [normalise(plain(t)) for t in against]
         self.exact = {t: i for i, t in reversed(list(enumerate(normal))) if t.count(" ") + 1 >= _MIN_WORDS}
         hashes, owner = [], []
         self.size = np.zeros(len(against), dtype=np.int64)

@@ -73,6 +73,16 @@ def chat_turns(prompt: str) -> list[dict[str, Any]] | None:
     return turns
 
 
+def plain(prompt: str, turns: list[dict[str, Any]] | None = None) -> str:
+    """A prompt without the clothes of a chat: the contents of its turns, a line each; other text as it is.
+
+    >>> plain('[{"role": "user", "content": "hi"}]'), plain("hi")
+    ('hi', 'hi')
+    """
+    turns = chat_turns(prompt) if turns is None else turns
+    return prompt if turns is None else "\n".join(content(turn) for turn in turns)
+
+
 def pseudonyms(annotators: Sequence[str]) -> tuple[str, ...]:
     """A name for each annotator that tells nothing about the person: A001, A002, ... in the order of the SHA-256 of their ids.
 
@@ -127,7 +137,7 @@ class Shared:
     @cached_property
     def prompts_plain(self) -> list[str]:
         """The prompts without the clothes of a chat: contents of the turns, a line each."""
-        return [t if c is None else "\n".join(_content(turn) for turn in c) for t, c in zip(self.prompts, self.chats, strict=True)]
+        return [plain(t, c) for t, c in zip(self.prompts, self.chats, strict=True)]
 
     @cached_property
     def prompts_normal(self) -> list[str]:
@@ -251,10 +261,15 @@ def _used(texts: list[str], index: np.ndarray) -> list[str]:
     return texts if used.all() else [t if u else "" for t, u in zip(texts, used.tolist(), strict=True)]
 
 
-def _content(turn: dict[str, Any]) -> str:
-    content = turn.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+def content(turn: dict[str, Any]) -> str:
+    """The text of a turn; of a list of parts, their texts.
+
+    >>> content({"role": "user", "content": [{"type": "text", "text": "hi"}]})
+    'hi'
+    """
+    value = turn.get("content")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return " ".join(str(part.get("text", "")) for part in value if isinstance(part, dict))
     return ""

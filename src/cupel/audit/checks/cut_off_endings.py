@@ -43,7 +43,7 @@ def ending(text: str) -> int:
         return 0
     if "```" in text and text.count("```") % 2:
         return 2
-    if _TERMINAL.search(text):
+    if _TERMINAL.search(text[-1]):
         return 0
     if text.endswith((",", "，", "、")) or (text[-1] == "-" and text[-2].isalpha()):
         return 2

@@ -38,7 +38,7 @@ _ASKS = re.compile(
     r"|korean|arabic|hebrew|hindi|greek|thai|latin)\b|\b(?:language|english|german|french|spanish|italian|portuguese|dutch|russian|chinese"
     r"|japanese|korean|arabic|hebrew|hindi|thai)\b"
 )
-_LOOK = 1500
+_LOOK = 600
 _MIN_LETTERS, _MIN_HITS = 20, 4
 
 
@@ -96,7 +96,7 @@ def languages(texts: list[str]) -> np.ndarray:
 def check(votes: Votes, context: Context) -> Finding:
     """Number of rows with a response in another script, or (Latin script, seven languages) another language, than the prompt.
 
-    Judged on the first 1,500 characters, from 20 letters or 4 stop-words; prompts that speak of a language or of translation are
+    Judged on the first 600 characters, from 20 letters or 4 stop-words; prompts that speak of a language or of translation are
     left out, and so is what cannot be told. Severity: warning from 1 % of rows, else info: the signs are heuristic and single rows
     may be meant.
     """

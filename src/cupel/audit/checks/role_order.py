@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, not_applicable
-from cupel.audit.checks.context import Context
+from cupel.audit.checks.context import Context, content
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -49,7 +49,7 @@ def faults(turns: list[dict[str, Any]]) -> list[str]:
         out.append("assistant speaks first")
     if kinds[-1] not in ("user", "tool", "?"):
         out.append(f"last turn is {kinds[-1]}")
-    if any(not str(t.get("content") or "").strip() and not t.get("tool_calls") for t in turns):
+    if any(not content(t).strip() and not t.get("tool_calls") for t in turns):
         out.append("turn without content")
     return out
 

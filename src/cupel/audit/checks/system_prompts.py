@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks.context import Context, _content
+from cupel.audit.checks.context import Context, content
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -29,7 +29,7 @@ def check(votes: Votes, context: Context) -> Finding:
     n, k = int(rows_chat.sum()), int(rows_has.sum())
     if not n:
         return not_applicable(NAME, SCOPE, "no prompt is a chat (a list of turns with roles)")
-    different = len({_content(t).strip() for t, h in zip(first, has, strict=True) if h and t is not None})
+    different = len({content(t).strip() for t, h in zip(first, has, strict=True) if h and t is not None})
     details = {"with_system": k, "share": round(k / n, 6), "different": different}
     told = f"{k:,} of {n:,} chat prompts ({percent(k / n)}) begin with a system turn, {different:,} different"
     if k / n <= 0.01 or k / n >= 0.99:

@@ -51,7 +51,9 @@ def judged(data: Labelled) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.where(data.wrong[rows], -data.votes.sign[rows], data.votes.sign[rows]).astype(float)
 
 
-def fold_hits(data: Labelled, sides: RawSides, recipes: dict[str, tuple], test: np.ndarray, truth: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def fold_hits(
+    data: Labelled, sides: RawSides, recipes: dict[str, tuple], test: np.ndarray, truth: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
     """0/1 (1/2 undecided) for each judged pair and recipe; recipes: name -> (votes to train on, treatment)."""
     fold = group_folds(data.votes.group, FOLDS, seed)
     hits = {name: np.full(len(test), np.nan) for name in recipes}
@@ -100,7 +102,10 @@ def annotators_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list
         {"claim": f"{setting}: robust minus itself with annotator ids shuffled, points", "target": ">= 1.5", "measured": over_shuffled,
          "interval": shuffled_interval, "passed": over_shuffled >= 1.5, **common},
     ]  # fmt: skip
-    return claims, {"accuracy": {name: float(h.mean()) for name, h in hits.items()}, "by_seed": {name: h.mean(axis=1) for name, h in hits.items()}}
+    return claims, {
+        "accuracy": {name: float(h.mean()) for name, h in hits.items()},
+        "by_seed": {name: h.mean(axis=1) for name, h in hits.items()},
+    }
 
 
 def symmetric_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list[dict], dict]:
@@ -126,11 +131,12 @@ def symmetric_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list[
         value, interval = gain(hits["robust"], hits["plain"], group)
         room, room_interval = gain(hits["clean"], hits["plain"], group)
         claims.append(
-            {"claim": f"ukp single vote, {100 * rate:.0f} % symmetric flips: robust minus tuned plain, points", "target": "lower end > -1.0",
+            {"claim": f"ukp single vote, {100 * rate:.0f} % symmetric flips: robust minus plain, points", "target": "lower end > -1.0",
              "measured": value, "interval": interval, "n": n, "seeds": seeds, "passed": interval[0] > -1.0}
         )  # fmt: skip
         table[str(rate)] = {
-            "accuracy": {name: float(h.mean()) for name, h in hits.items()}, "clean_minus_plain_points": room, "clean_minus_plain_interval": room_interval,
+            "accuracy": {name: float(h.mean()) for name, h in hits.items()},
+            "clean_minus_plain_points": room, "clean_minus_plain_interval": room_interval,
         }  # fmt: skip
     return claims, table
 

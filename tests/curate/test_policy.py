@@ -46,7 +46,9 @@ def answers_for(votes, rows, outcome):
 
 
 def identical(one, two):
-    same = all(np.array_equal(getattr(one, c), getattr(two, c)) for c in ("prompt", "first", "second", "outcome", "p", "w", "split", "line"))
+    same = all(
+        np.array_equal(getattr(one, c), getattr(two, c)) for c in ("prompt", "first", "second", "outcome", "p", "w", "split", "line")
+    )
     return same and one.ids.equals(two.ids)
 
 
@@ -134,7 +136,13 @@ def test_consensus_writes_posteriors_from_all_votes_on_a_pair():
     rng = np.random.default_rng(2)
     right = {"k0": 0.95, "k1": 0.9, "k2": 0.9, "k3": 0.1}
     rows = [
-        {"prompt": f"q{i}", "response_a": f"x{i}", "response_b": f"y{i}", "vote": "a" if (rng.random() < share) == (i % 3 > 0) else "b", "annotator": who}
+        {
+            "prompt": f"q{i}",
+            "response_a": f"x{i}",
+            "response_b": f"y{i}",
+            "vote": "a" if (rng.random() < share) == (i % 3 > 0) else "b",
+            "annotator": who,
+        }
         for i in range(200)
         for who, share in right.items()
     ]

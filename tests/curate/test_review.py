@@ -19,7 +19,7 @@ from cupel.records.schema import HELDOUT
 
 @pytest.fixture
 def votes():
-    rows = [{"prompt": f"q{i}", "response_a": f"=cmd|{i}", "response_b": f"@b{i}, \"x\"\nline", "vote": "ab"[i % 2]} for i in range(400)]
+    rows = [{"prompt": f"q{i}", "response_a": f"=cmd|{i}", "response_b": f'@b{i}, "x"\nline', "vote": "ab"[i % 2]} for i in range(400)]
     return cupel.read(rows, seed=3)
 
 

@@ -17,7 +17,8 @@ from cupel.evaluate.paired import evaluate
 def make(n=200, per_prompt=4, ties=5):
     rng = np.random.default_rng(0)
     rows = [
-        {"prompt": f"q{i // per_prompt}", "response_a": f"a{i} " + "w " * int(rng.integers(1, 9)), "response_b": f"b{i} " + "w " * int(rng.integers(1, 9)),
+        {"prompt": f"q{i // per_prompt}", "response_a": f"a{i} " + "w " * int(rng.integers(1, 9)),
+         "response_b": f"b{i} " + "w " * int(rng.integers(1, 9)),
          "vote": "tie" if i < ties else "ab"[int(rng.integers(2))], "annotator": "k"}
         for i in range(n)
     ]  # fmt: skip
@@ -59,8 +60,16 @@ def test_counts_differences_and_length(votes):
 
 
 def test_several_votes_are_judged_by_their_majority():
-    rows = [{"prompt": f"q{i}", "response_a": f"x{i}", "response_b": f"y{i}", "vote": v, "annotator": str(k)} for i in range(20) for k, v in enumerate("aab")]
-    rows += [{"prompt": f"r{i}", "response_a": f"x{i}", "response_b": f"y{i}", "vote": v, "annotator": str(k)} for i in range(20) for k, v in enumerate("ab")]
+    rows = [
+        {"prompt": f"q{i}", "response_a": f"x{i}", "response_b": f"y{i}", "vote": v, "annotator": str(k)}
+        for i in range(20)
+        for k, v in enumerate("aab")
+    ]
+    rows += [
+        {"prompt": f"r{i}", "response_a": f"x{i}", "response_b": f"y{i}", "vote": v, "annotator": str(k)}
+        for i in range(20)
+        for k, v in enumerate("ab")
+    ]
     votes = cupel.read(rows)
     found = evaluate(np.ones(len(votes)), on=votes)
     assert found.accuracy["repeated"]["plain"].n == 20

@@ -13,9 +13,9 @@ from cupel.learners.reward import RewardModel, train_reward
 from cupel.records.corrupt import corrupt_annotators, flip_symmetric
 from cupel.records.schema import HELDOUT
 
-GOOD = "because therefore evidence shows reason study data clearly supports".split()
-BAD = "lol whatever stupid idk nope dumb ur gonna meh".split()
-FILL = "the city should build more parks and roads for people who walk every day".split()
+GOOD = ["because", "therefore", "evidence", "shows", "reason", "study", "data", "clearly", "supports"]
+BAD = ["lol", "whatever", "stupid", "idk", "nope", "dumb", "ur", "gonna", "meh"]
+FILL = ["the", "city", "should", "build", "more", "parks", "and", "roads", "for", "people", "who", "walk", "every", "day"]
 
 
 def text(rng, quality):
@@ -24,7 +24,7 @@ def text(rng, quality):
     return " ".join(rng.permutation(words))
 
 
-def make(n=400, per_prompt=4, seed=0, votes_per_pair=1):
+def make(n=240, per_prompt=4, seed=0, votes_per_pair=1):
     """Votes whose truth (first is better) is known, and that truth."""
     rng = np.random.default_rng(seed)
     rows, truth = [], []
@@ -32,7 +32,15 @@ def make(n=400, per_prompt=4, seed=0, votes_per_pair=1):
         a, b = rng.random(2)
         one, two = text(rng, a), text(rng, b)
         for _ in range(votes_per_pair):
-            rows.append({"prompt": f"topic {i // per_prompt}", "response_a": one, "response_b": two, "vote": "a" if a > b else "b", "annotator": "k"})
+            rows.append(
+                {
+                    "prompt": f"topic {i // per_prompt}",
+                    "response_a": one,
+                    "response_b": two,
+                    "vote": "a" if a > b else "b",
+                    "annotator": "k",
+                }
+            )
             truth.append(a > b)
     return cupel.read(rows, seed=1), np.array(truth)
 
@@ -62,10 +70,10 @@ def test_learns_a_known_truth_on_heldout_prompts(data, cache):
 def test_same_seed_same_bytes_and_round_trip(data, cache, tmp_path):
     votes, _ = data
     for name in ("one", "two"):
-        train_reward(votes.train, seed=3, treatment="em", cache=cache).save(tmp_path / name)
+        model = train_reward(votes.train, seed=3, treatment="em", cache=cache)
+        model.save(tmp_path / name)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    model = train_reward(votes.train, seed=3, treatment="em", cache=cache)
     loaded = RewardModel.load(tmp_path / "one", cache=cache)
     assert np.array_equal(loaded.margin(votes), model.margin(votes))
     loaded.save(tmp_path / "three")
@@ -147,7 +155,7 @@ def test_em_per_annotator_finds_the_bad_ones_and_helps(cache):
 
 
 def test_global_em_estimates_the_flip_rate(cache):
-    votes, _ = make(1500, seed=6)
+    votes, _ = make(900, seed=6)
     rates = []
     for rate in (0.0, 0.25):
         noisy, _ = flip_symmetric(votes, rate, seed=1)

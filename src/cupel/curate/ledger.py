@@ -1,7 +1,8 @@
 """Every change of the data, one line each, in the order they were made: append-only, and enough to make the curated data again.
 
-The first line is a header: what the votes were before (SHA-256 of their content) and with which options the changes were decided. Each
-further line says which row, what was done, the row before and after, why, on whose word, and the estimated precision of such a change.
+The first line is a header: what the training rows were before (SHA-256 of their content) and with which options the changes were
+decided. Each further line says which row, what was done, the row before and after, why, on whose word, and the estimated precision of
+such a change.
 Rows that were kept as they are have no line.
 """
 
@@ -45,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All changes, oldest first, to the votes whose content has the SHA-256 `input`."""
+    """All changes, oldest first, to the training rows whose content has the SHA-256 `input` (`votes_digest`)."""
 
     input: str
     options: Mapping[str, Any]
@@ -86,7 +87,8 @@ def append(path: str | os.PathLike[str], ledger: Ledger) -> int:
     """Append to the file at `path` the entries of `ledger` that it does not hold; the number appended.
 
     Lines on disk are never changed: InputError where they are not the beginning of `ledger` (it was made from other votes or is not a
-    continuation; see `curate(previous=...)`). Entries go out in one write that is flushed; half a line that a killed run left at the end is cut off.
+    continuation; see `curate(previous=...)`). Entries go out in one write that is flushed; half a line that a killed run left at the
+    end is cut off.
     """
     place = Path(path)
     if not place.exists():
@@ -133,17 +135,25 @@ def read_ledger(path: str | os.PathLike[str]) -> Ledger:
 
 
 def votes_digest(votes: Votes) -> str:
-    """SHA-256 over everything that a ledger's changes rest on: ids, sides, outcomes, p, w and the split; hexadecimal."""
+    """SHA-256 over what a ledger's changes rest on: ids, texts, outcomes, p and w of the training rows, in order; hexadecimal.
+
+    Held-out rows are left out: nothing about them may move anything that is trained.
+    """
+    inside = votes.train
     digest = hashlib.sha256()
-    texts = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in votes.response_texts()]
-    asked = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in votes.prompt_texts()]
-    ids = votes.ids.to_pylist()
-    for i in range(len(votes)):
-        digest.update(f"{ids[i]}\0".encode())
-        digest.update(asked[votes.prompt[i]] + texts[votes.first[i]] + texts[votes.second[i]])
-    for column, kind in ((votes.outcome, "<i1"), (votes.p, "<f8"), (votes.w, "<f8"), (votes.split, "<i1")):
+    asked = {i: _text_digest(votes.prompts[i].as_py()) for i in np.unique(inside.prompt).tolist()}
+    sides = {i: _text_digest(votes.responses[i].as_py()) for i in np.union1d(inside.first, inside.second).tolist()}
+    for name, prompt, first, second in zip(
+        inside.ids.to_pylist(), inside.prompt.tolist(), inside.first.tolist(), inside.second.tolist(), strict=True
+    ):
+        digest.update(f"{name}\0".encode() + asked[prompt] + sides[first] + sides[second])
+    for column, kind in ((inside.outcome, "<i1"), (inside.p, "<f8"), (inside.w, "<f8")):
         digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
     return digest.hexdigest()
+
+
+def _text_digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass
@@ -202,7 +212,9 @@ def replayed_state(votes: Votes, ledger: Ledger) -> State:
         if votes.split[i] != TRAIN:
             raise InputError(f"ledger, entry {entry.seq}: row {entry.id!r} is held out; held-out rows are never changed")
         if state.row(i) != entry.before:
-            raise InputError(f"ledger, entry {entry.seq}: row {entry.id!r} is not what the entry says it was; a line is missing or was edited")
+            raise InputError(
+                f"ledger, entry {entry.seq}: row {entry.id!r} is not what the entry says it was; a line is missing or was edited"
+            )
         try:
             state.set(i, entry.after)
         except (KeyError, ValueError, TypeError) as error:
@@ -239,7 +251,9 @@ def continued(votes: Votes, changes: Iterable[Change], options: Mapping[str, Any
         change = wanted.get(i) or Change(i, "restore", original.row(i), "no longer called for", "option")
         before = state.row(i)
         if before != change.after:
-            entries.append(Entry(len(entries) + 1, ids[i], change.action, before, change.after, change.reason, change.source, change.precision))
+            entries.append(
+                Entry(len(entries) + 1, ids[i], change.action, before, change.after, change.reason, change.source, change.precision)
+            )
             state.set(i, change.after)
     first = previous if previous is not None else Ledger(votes_digest(votes), options)
     return Ledger(first.input, first.options, tuple(entries))

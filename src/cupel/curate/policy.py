@@ -93,8 +93,11 @@ class Curated:
         weighted = int((decided & (rows.w != 1)).sum())
         losses = [loss for loss in losses if not loss.startswith(("the weights of", "the probabilities of"))]  # said better here
         if weighted or soft:
-            losses.insert(0, f"TRL ignores weights and probabilities: {weighted:,} of {int(decided.sum()):,} rows have a weight other than 1 and "
-                             f"{soft:,} a probability other than 0 or 1; in the table they count as full, hard labels")  # fmt: skip
+            losses.insert(
+                0,
+                f"TRL ignores weights and probabilities: {weighted:,} of {int(decided.sum()):,} rows have a weight other than 1 "
+                f"and {soft:,} a probability other than 0 or 1; in the table they count as full, hard labels",
+            )
         return table, losses
 
     def _split(self, split: str) -> Votes:
@@ -127,9 +130,9 @@ def curate(
                 (one coin per annotator); then train with treatment none, EM would correct the same noise twice
     can_see     False where the audit's power says "cannot tell": then suspicion changes no weight
     previous    the ledger to continue: rows it changed and this call does not are restored
-    Doubtful rows are weighed down: w <- w min(1, 2 p_correct) where p_correct is known, so rows more likely right than wrong keep their weight;
-    else the most suspect tenth gets w <- w (1 - r/2), r from 0 (least suspect of them) to 1: a gentle rank, because with one label per
-    pair nothing says how many of them are wrong. InputError for options that cannot be followed.
+    Doubtful rows are weighed down: w <- w min(1, 2 p_correct) where p_correct is known, so rows more likely right than wrong keep
+    their weight; else the most suspect tenth gets w <- w (1 - r/2), r from 0 (least suspect of them) to 1: a gentle rank, because with
+    one label per pair nothing says how many of them are wrong. InputError for options that cannot be followed.
     """
     n = len(votes)
     suspicion = np.asarray(suspicion, dtype=np.float64)
@@ -234,7 +237,9 @@ class _Plan:
             p = float(fit.posterior[pair[k], 1] if low_first[k] else fit.posterior[pair[k], 0])
             if p != state.p[row]:
                 state.p[row] = p
-                self.why.setdefault(row, ("consensus", f"posterior of the {int(people[pair[k]])} people who voted on the pair", "posterior", None))
+                self.why.setdefault(
+                    row, ("consensus", f"posterior of the {int(people[pair[k]])} people who voted on the pair", "posterior", None)
+                )
 
     def weights(self, suspicion: np.ndarray, known: np.ndarray, can_see: bool) -> None:
         rows = np.flatnonzero(self.train & self.state.kept & ~self.confirmed & (self.input.sign != 0))
@@ -257,13 +262,20 @@ class _Plan:
                 self.why[row] = ("reweight", reason, "posterior", None)
 
     def changes(self) -> list[Change]:
-        return [Change(row, kind, self.state.row(row), reason, source, precision) for row, (kind, reason, source, precision) in sorted(self.why.items())]
+        return [
+            Change(row, kind, self.state.row(row), reason, source, precision)
+            for row, (kind, reason, source, precision) in sorted(self.why.items())
+        ]
 
     def summary(self, known: np.ndarray, above: float | None) -> dict[str, Any]:
         kinds = [kind for kind, *_ in self.why.values()]
         flipped = [row for row, (kind, *_) in self.why.items() if kind == "flip"]
         precision = float(np.mean(1 - known[flipped])) if flipped else None
-        words = [f"{len(flipped):,} labels flipped; of 100 such flips about {100 * precision:.0f} are right, if P(wrong) is."] if precision is not None else []
+        words = (
+            [f"{len(flipped):,} labels flipped; of 100 such flips about {100 * precision:.0f} are right, if P(wrong) is."]
+            if precision is not None
+            else []
+        )
         if above is not None and not flipped:
             words.append(f"No row has P(wrong) above {above:g}: nothing was flipped.")
         return {
@@ -278,10 +290,12 @@ def _check_flip(above: float | None, known: np.ndarray) -> None:
     if above is None:
         return
     if not 0.5 <= above < 1:
-        raise InputError(f"--flip-above {above} is not in [0.5, 1): below one half it would turn labels that are more likely right than wrong")
+        raise InputError(
+            f"--flip-above {above} is not in [0.5, 1): below one half it would turn labels that are more likely right than wrong"
+        )
     if not np.isfinite(known).any():
         raise InputError(
-            "--flip-above needs the probability that a label is wrong, and one vote per pair does not give it: a confidently wrong model looks "
-            "the same. Ways out: re-check pairs by hand (cupel review OUT --n 100, then --trusted), give data with several votes per pair, or "
-            "curate without --flip-above, which weighs doubtful rows down."
+            "--flip-above needs the probability that a label is wrong, and one vote per pair does not give it: a confidently wrong "
+            "model looks the same. Ways out: re-check pairs by hand (cupel review OUT --n 100, then --trusted), give data with several "
+            "votes per pair, or curate without --flip-above, which weighs doubtful rows down."
         )

@@ -3,8 +3,8 @@
 The sheet shows a prompt and two sides in shuffled order, and nothing about what was recorded or why the pair was chosen. What maps it back
 (row, part, stratum, which side is shown left) is kept apart, in a key that also works without the votes' labels: they are in the data.
 
-Three parts: `random`, drawn equally from six strata of suspicion, estimates the label error; `worklist`, the most suspicious pairs, repairs;
-`disagreement`, held-out pairs on which two models disagree, compares them. Worklist and disagreement rows never enter the rate.
+Three parts: `random`, drawn equally from six strata of suspicion, estimates the label error; `worklist`, the most suspicious pairs,
+repairs; `disagreement`, held-out pairs on which two models disagree, compares them. Worklist and disagreement rows never enter the rate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Sheet:
         place = Path(path)
         write_json(place.parent / KEY_NAME, self.key)
         out = io.StringIO(newline="")
-        writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
+        writer: csv.DictWriter[str] = csv.DictWriter(out, list[str](COLUMNS), lineterminator="\r\n")
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: guard(value) for name, value in row.items()})
@@ -115,8 +115,8 @@ class Answers:
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             raise InputError(
-                f"{len(missing):,} of {len(self):,} checked rows are not in the data (first: id {self.ids[missing[0]]}). Give the answers together "
-                "with the file, options and seed the sheet was made from."
+                f"{len(missing):,} of {len(self):,} checked rows are not in the data (first: id {self.ids[missing[0]]}). "
+                "Give the answers together with the file, options and seed the sheet was made from."
             )
         said = self.signs()
         return np.where(np.isnan(said), np.nan, (said == votes.sign[rows]).astype(float))
@@ -124,7 +124,13 @@ class Answers:
     def to_json(self) -> dict[str, Any]:
         """Counts: answered, blank, unsure, and answered by part."""
         done = [part for part, outcome in zip(self.part, self.outcome, strict=True) if outcome]
-        return {"n": len(self), "answered": len(done), "blank": self.blank, "unsure": self.unsure, "parts": {p: done.count(p) for p in PARTS if p in done}}
+        return {
+            "n": len(self),
+            "answered": len(done),
+            "blank": self.blank,
+            "unsure": self.unsure,
+            "parts": {p: done.count(p) for p in PARTS if p in done},
+        }
 
 
 def review_sheet(
@@ -153,7 +159,9 @@ def review_sheet(
         raise InputError(f"worklist_share is a share in [0, 1), not {share}")
     usable = np.flatnonzero((votes.split != HELDOUT) & (votes.sign != 0) & (votes.first != votes.second))
     if len(usable) == 0:
-        raise InputError(f"none of the {len(votes):,} votes is a training row that prefers one of two different sides: nothing can be checked")
+        raise InputError(
+            f"none of the {len(votes):,} votes is a training row that prefers one of two different sides: nothing can be checked"
+        )
     apart = np.zeros(0, dtype=np.int64) if disagreement is None else np.asarray(disagreement, dtype=np.int64)
     if len(apart) and (apart.min() < 0 or apart.max() >= len(votes) or (votes.split[apart] == TRAIN).any()):
         raise InputError("disagreement rows are positions of held-out rows of the votes; training rows would enter the training data")
@@ -177,7 +185,16 @@ def review_sheet(
         name = _sheet_id(names[row], seed)
         sides = [votes.responses[int(votes.first[row])].as_py(), votes.responses[int(votes.second[row])].as_py()]
         left, right = sides[::-1] if swap[k] else sides
-        rows.append({"sheet_id": name, "prompt": _words(votes.prompts[int(votes.prompt[row])].as_py()), "left": left, "right": right, "answer": "", "note": ""})
+        rows.append(
+            {
+                "sheet_id": name,
+                "prompt": _words(votes.prompts[int(votes.prompt[row])].as_py()),
+                "left": left,
+                "right": right,
+                "answer": "",
+                "note": "",
+            }
+        )
         entries[name] = {"id": names[row], "part": part, "stratum": stratum, "left": "second" if swap[k] else "first"}
     key = {"version": VERSION, "seed": seed, "sizes": [int(size) for size in plan.sizes], "rows": entries}
     return Sheet(tuple(rows), key)
@@ -188,8 +205,8 @@ def read_reviewed(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ma
 
     A sheet has the column sheet_id; its key is `key`, else `review_key.json` beside it. Words are read whatever their case; "l", "r", "a"
     (left) and "b" (right) are understood. A plain file (CSV, JSONL, Parquet) has the columns id and label (a: the first side, b: the
-    second, tie), a person's blind re-check of those rows, and `part`: "random" where the rows were drawn at random from all rows (they then estimate the
-    rate, as one stratum), "worklist" where they were picked. InputError, with the line, for anything else.
+    second, tie), a person's blind re-check of those rows, and `part`: "random" where the rows were drawn at random from all rows (they
+    then estimate the rate, as one stratum), "worklist" where they were picked. InputError, with the line, for anything else.
     """
     rows = _table(Path(path))
     if not rows:
@@ -201,7 +218,18 @@ def read_reviewed(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ma
 
 # ---- reading --------------------------------------------------------------------------------------------------------------------
 
-_WORDS = {"left": "left", "l": "left", "a": "left", "right": "right", "r": "right", "b": "right", "tie": "tie", "=": "tie", "unsure": "unsure", "?": "unsure"}
+_WORDS = {
+    "left": "left",
+    "l": "left",
+    "a": "left",
+    "right": "right",
+    "r": "right",
+    "b": "right",
+    "tie": "tie",
+    "=": "tie",
+    "unsure": "unsure",
+    "?": "unsure",
+}
 
 
 def _from_sheet(path: Path, rows: list[dict[str, str]], key: str | os.PathLike[str] | Mapping[str, Any] | None) -> Answers:
@@ -217,14 +245,20 @@ def _from_sheet(path: Path, rows: list[dict[str, str]], key: str | os.PathLike[s
         if not name and not any((value or "").strip() for value in row.values()):
             continue
         if name not in entries:
-            raise InputError(f"{path}, line {line}: sheet_id {name!r} is not in the key: the sheet and review_key.json are not from the same run")
+            raise InputError(
+                f"{path}, line {line}: sheet_id {name!r} is not in the key: the sheet and review_key.json are not from the same run"
+            )
         if name in seen:
-            raise InputError(f"{path}, line {line}: sheet_id {name!r} stands there twice (first: line {seen[name]}); keep one answer for each pair")
+            raise InputError(
+                f"{path}, line {line}: sheet_id {name!r} stands there twice (first: line {seen[name]}); keep one answer for each pair"
+            )
         seen[name] = line
         said = unguard(row[column] or "").strip().lower()
         if said and said not in _WORDS:
             bad = sum((unguard(r[column] or "").strip().lower() or "tie") not in _WORDS for r in rows)
-            raise InputError(f"{path}, line {line}: the answer {row[column]!r} is none of {', '.join(ANSWERS)} ({bad:,} such answers in all)")
+            raise InputError(
+                f"{path}, line {line}: the answer {row[column]!r} is none of {', '.join(ANSWERS)} ({bad:,} such answers in all)"
+            )
         entry, word = entries[name], _WORDS.get(said, "")
         blank += not word
         unsure += word == "unsure"
@@ -233,8 +267,19 @@ def _from_sheet(path: Path, rows: list[dict[str, str]], key: str | os.PathLike[s
         stratum.append(entry["stratum"])
         outcome.append({"tie": "tie", "unsure": "", "": ""}.get(word) if word not in ("left", "right") else _side(word, entry["left"]))
     if not any(outcome):
-        raise InputError(f"none of the {len(ids):,} pairs in {path} is answered ({blank:,} blank, {unsure:,} unsure). Write {', '.join(ANSWERS)} into the column answer")
-    return Answers(tuple(ids), tuple(outcome), tuple(part), np.array(stratum, dtype=np.int64), np.array(content["sizes"], dtype=np.int64), blank, unsure)
+        raise InputError(
+            f"none of the {len(ids):,} pairs in {path} is answered ({blank:,} blank, {unsure:,} unsure). "
+            f"Write {', '.join(ANSWERS)} into the column answer"
+        )
+    return Answers(
+        tuple(ids),
+        tuple(outcome),
+        tuple(part),
+        np.array(stratum, dtype=np.int64),
+        np.array(content["sizes"], dtype=np.int64),
+        blank,
+        unsure,
+    )
 
 
 def _side(word: str, left: str) -> str:
@@ -244,9 +289,13 @@ def _side(word: str, left: str) -> str:
 def _from_plain(path: Path, rows: list[dict[str, str]]) -> Answers:
     missing = [name for name in ("id", "label", "part") if name not in rows[0]]
     if missing:
-        why = " part says how the rows were chosen: random (drawn at random from all rows) or worklist (picked)." if "part" in missing else ""
-        raise InputError(f"{path} has no column {', '.join(missing)} (it has {', '.join(rows[0])}). A trusted file is a sheet that `cupel review` wrote, "
-                         f"or a table with the columns id, label (a, b or tie) and part.{why}")  # fmt: skip
+        why = (
+            " part says how the rows were chosen: random (drawn at random from all rows) or worklist (picked)." if "part" in missing else ""
+        )
+        raise InputError(
+            f"{path} has no column {', '.join(missing)} (it has {', '.join(rows[0])}). A trusted file is a sheet that `cupel review` "
+            f"wrote, or a table with the columns id, label (a, b or tie) and part.{why}"
+        )
     ids, outcome, part, seen = [], [], [], {}
     for line, row in enumerate(rows, start=2):
         name, label, kind = (str(row[c] if row[c] is not None else "").strip() for c in ("id", "label", "part"))
@@ -272,7 +321,9 @@ def _read_key(place: Path, sheet: Path) -> Mapping[str, Any]:
         if content["version"] != VERSION or not isinstance(content["rows"], dict) or not content["sizes"]:
             raise ValueError(f"version {content['version']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the key of {sheet} cannot be read ({place}: {error}). Keep {KEY_NAME}, which `cupel review` wrote, beside the sheet") from error
+        raise InputError(
+            f"the key of {sheet} cannot be read ({place}: {error}). Keep {KEY_NAME}, which `cupel review` wrote, beside the sheet"
+        ) from error
     return content
 
 

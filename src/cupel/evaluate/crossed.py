@@ -38,11 +38,10 @@ def crossed_interval(
 
 
 def _means(
-    value: np.ndarray, group: np.ndarray, counts: np.ndarray, rng: np.random.Generator, picks: np.ndarray | None
+    value: np.ndarray, group: np.ndarray, counts: np.ndarray, rng: np.random.Generator, given: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over drawn groups, averaged over drawn seeds [draws]; and the share of each seed in each draw [draws, seeds]."""
     seeds = value.shape[0]
-    if picks is None:
-        picks = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(counts)) / seeds
+    picks = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(counts)) / seeds if given is None else given
     sums = group_sums(value.T, group)  # [groups, seeds]
     return ((counts @ sums) * picks).sum(axis=1), picks

@@ -150,8 +150,8 @@ def evaluate(
     ...     np.arange(4, dtype=np.int32), z, z + 1, np.array([0, 1, 1, 2], np.int8), z - 1, np.arange(4, dtype=np.int32), z + 1.0, z + 1.0,
     ...     z + np.nan, z + np.nan, z - 1, z - 1, np.ones(4, np.int8), np.arange(4))
     >>> result = evaluate(np.array([1.0, 1, -1, 0]), np.array([1.0, -1, -1, 0]), on=votes, names=["plain", "robust"])
-    >>> result.n, result.skipped, round(result.accuracy["votes"]["plain"].estimate, 3), round(result.difference["votes"]["robust"].estimate, 3)
-    (3, 1, 0.667, 0.333)
+    >>> result.n, result.skipped, str(result.accuracy["votes"]["plain"])[:5], str(result.difference["votes"]["robust"])[:5]
+    (3, 1, '0.667', '0.333')
     """
     if not models:
         raise InputError("evaluate needs at least one model")
@@ -180,9 +180,12 @@ def evaluate(
     apart = np.random.default_rng([seed, 5]).permutation(apart[on.sign[apart] != 0])
     first_of_pair = np.sort(np.unique(on.pair[apart], return_index=True)[1])
     apart = apart[first_of_pair]  # a pair is shown to a person once
-    tests = {} if reviewed is None else {name: _mcnemar(subsets["reviewed"], mean[0], m) for name, m in zip(labels[1:], mean[1:], strict=True)}
+    tests = (
+        {} if reviewed is None else {name: _mcnemar(subsets["reviewed"], mean[0], m) for name, m in zip(labels[1:], mean[1:], strict=True)}
+    )
     return Evaluation(
-        names=labels, n=subsets["votes"].n, skipped=int((on.sign == 0).sum()), seeds={k: len(m) for k, m in zip(labels, margins, strict=True)},
+        names=labels, n=subsets["votes"].n, skipped=int((on.sign == 0).sum()),
+        seeds={k: len(m) for k, m in zip(labels, margins, strict=True)},
         accuracy=accuracy, length_only=length_only, difference=difference, recovered=recovered, mcnemar=tests, disagreement=apart,
         disagreement_ids=tuple(on.ids.take(_pa(apart)).to_pylist()), seed=seed, draws=draws, notes=tuple(notes),
     )  # fmt: skip
@@ -240,7 +243,9 @@ def _subsets(on: Votes, truth: np.ndarray | None, reviewed: Answers | None) -> t
         said = reviewed.signs_for(on)
         rows = np.flatnonzero(np.nan_to_num(said) != 0)
         subsets["reviewed"] = _Subset(rows, said[rows], on.group[rows])
-        notes.append("Pairs a person checked were partly chosen because models disagree on them: compare models there, do not read an accuracy.")
+        notes.append(
+            "Pairs a person checked were partly chosen because models disagree on them: compare models there, do not read an accuracy."
+        )
     return subsets, notes
 
 
@@ -286,7 +291,9 @@ def _recovered(subset: _Subset, margins: Sequence[np.ndarray], clean: np.ndarray
     room = float(subset.hits(clean).mean()) - value[0]
     out: dict[str, Any] = {"clean_minus_first": room, "share": None, "why": None}
     if room < RECOVERABLE:
-        out["why"] = f"clean labels gain {100 * room:.1f} points over {names[0]}, less than {100 * RECOVERABLE:.0f}: there is nothing to recover"
+        out["why"] = (
+            f"clean labels gain {100 * room:.1f} points over {names[0]}, less than {100 * RECOVERABLE:.0f}: there is nothing to recover"
+        )
     else:
         out["share"] = {name: (v - value[0]) / room for name, v in zip(names[1:], value[1:], strict=True)}
     return out

@@ -99,8 +99,8 @@ class RewardModel:
             tensors = load_file(place / "model.safetensors")
             if config.get("format") != FORMAT or config.get("version") != VERSION:
                 raise InputError(
-                    f"{place} holds {config.get('format')!r} version {config.get('version')!r}; this cupel reads {FORMAT} version {VERSION}. "
-                    "Train it again."
+                    f"{place} holds {config.get('format')!r} version {config.get('version')!r}; this cupel reads {FORMAT} version "
+                    f"{VERSION}. Train it again."
                 )
             scaling = Scaling(tensors["centre"], float(tensors["norm"][0]), tensors["mean"], tensors["spread"])
             name, digest = config["encoder"]["name"], config["encoder"]["hash"]
@@ -108,7 +108,9 @@ class RewardModel:
         except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
             raise InputError(f"{place} is not a reward model that cupel wrote ({error}); give a folder made by train reward") from error
         if len(theta) != len(scaling.names):
-            raise InputError(f"{place}: {len(theta)} coefficients for {len(scaling.names)} features; the model is not whole, train it again")
+            raise InputError(
+                f"{place}: {len(theta)} coefficients for {len(scaling.names)} features; the model is not whole, train it again"
+            )
         encoder = _matching_encoder(name, digest, device)
         return cls(theta, scaling, name, digest, info, Path(cache) if cache else None, {"encoder": encoder})
 
@@ -173,17 +175,16 @@ def train_reward(
     }  # fmt: skip
     if flip is not None:
         info["flip"] = flip
+    found: Posterior | None = None
     if name.startswith("em"):
         head, found = _em(head, rows, votes, first, second, group, seed, per_annotator=name == "em-annotator")
     result = head.result_
     info.update(
         ridge=result.ridge, converged=result.converged, cv_loss=min(result.cv_loss) if result.cv_loss else None, tuned_on=result.tuned_on
     )
-    if name.startswith("em"):
+    if found is not None:
         info.update(_em_info(found, votes, head.margin(first, second), rows))
-    return RewardModel(
-        head.theta_, scaling, loaded.name, loaded.hash, info, Path(cache) if cache else None, {"encoder": loaded}
-    )
+    return RewardModel(head.theta_, scaling, loaded.name, loaded.hash, info, Path(cache) if cache else None, {"encoder": loaded})
 
 
 # ---- pairs and folds ------------------------------------------------------------------------------------------------------------
@@ -227,7 +228,15 @@ def _take(sides: RawSides, rows: np.ndarray) -> RawSides:
 
 
 def _em(
-    head: LinearHead, rows: _Pairs, votes: Votes, first: np.ndarray, second: np.ndarray, group: np.ndarray, seed: int, *, per_annotator: bool
+    head: LinearHead,
+    rows: _Pairs,
+    votes: Votes,
+    first: np.ndarray,
+    second: np.ndarray,
+    group: np.ndarray,
+    seed: int,
+    *,
+    per_annotator: bool,
 ) -> tuple[LinearHead, Posterior]:
     """The head on posteriors after ROUNDS rounds, and the last posterior. A tie keeps its share of the pair's target at one half."""
     from cupel.votes.linear_head import fit_tuned, out_of_fold
@@ -269,7 +278,7 @@ def _matching_encoder(name: str, digest: str, device: str = "cpu") -> Encoder:
     encoder = load_encoder(name, device=device)
     if encoder.hash != digest:
         raise EncoderError(
-            f"the reward model was trained with encoder {name} {digest[:12]}..., but {name} is now {encoder.hash[:12]}...: its scores would mean "
-            "nothing. Restore that encoder, or train the model again."
+            f"the reward model was trained with encoder {name} {digest[:12]}..., but {name} is now {encoder.hash[:12]}...: its scores "
+            "would mean nothing. Restore that encoder, or train the model again."
         )
     return encoder

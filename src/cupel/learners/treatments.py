@@ -133,19 +133,23 @@ def one_coin_posterior(
     bound = float(np.log((1 - EDGE) / EDGE))
     start = np.append(np.full(n_annotators, np.log(3.0)), 1.0 if scale > 0 else 0.0)
     limits = [(-bound, bound)] * n_annotators + [(-50.0, 50.0) if scale > 0 else (0.0, 0.0)]
-    found = minimize(against, start, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": max_iterations, "ftol": 1e-15, "gtol": tolerance})
+    found = minimize(
+        against, start, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": max_iterations, "ftol": 1e-15, "gtol": tolerance}
+    )
     eta, slope = _sigmoid(found.x[:-1]), float(found.x[-1])
     if mass > 0 and float(total @ eta) / mass < 0.5:
         eta, slope = 1 - eta, -slope
     evidence = np.bincount(pair, weights=lean * _logit(eta)[annotator], minlength=m)
     odds = slope * z
     likelihood = np.logaddexp(
-        -np.logaddexp(0, -odds) + _sum_log(pair, p, w, eta[annotator], m), -np.logaddexp(0, odds) + _sum_log(pair, 1 - p, w, eta[annotator], m)
+        -np.logaddexp(0, -odds) + _sum_log(pair, p, w, eta[annotator], m),
+        -np.logaddexp(0, odds) + _sum_log(pair, 1 - p, w, eta[annotator], m),
     )
     return Posterior(
         p=_sigmoid(odds + evidence), evidence=evidence, reliability=eta, votes=total, slope=slope / scale if scale > 0 else 0.0,
         flip_rate=1 - float(total @ eta) / mass if mass > 0 else float("nan"),
-        log_likelihood=float(likelihood.sum()) / max(mass, 1e-300), iterations=int(found.nit), converged=bool(np.abs(against(found.x)[1]).max() < 1e-4),
+        log_likelihood=float(likelihood.sum()) / max(mass, 1e-300), iterations=int(found.nit),
+        converged=bool(np.abs(against(found.x)[1]).max() < 1e-4),
     )  # fmt: skip
 
 
@@ -165,7 +169,9 @@ def check_treatment(name: str, flip: float | None) -> TreatmentName:
     if name in ("conservative", "unbiased") and flip is None:
         raise InputError(f"treatment {name} needs a known flip rate: --flip 0.1 (flip=0.1). Where it is not known, em estimates it")
     if name not in ("conservative", "unbiased") and flip is not None:
-        raise InputError(f"treatment {name} takes no flip rate (em and em-annotator estimate it); leave flip out, or use conservative or unbiased")
+        raise InputError(
+            f"treatment {name} takes no flip rate (em and em-annotator estimate it); leave flip out, or use conservative or unbiased"
+        )
     return name  # type: ignore[return-value]
 
 

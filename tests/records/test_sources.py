@@ -276,3 +276,8 @@ def test_names_may_be_numbers_and_texts():
     votes = read([{**ROWS[0], "annotator": 3, "id": "x"}, {**ROWS[1], "annotator": "judge", "id": 7}])
     assert votes.annotators == ("3", "judge")
     assert votes.ids.to_pylist() == ["x", "7"]
+
+
+def test_rows_that_share_no_columns_are_refused_and_not_spread_out():
+    with pytest.raises(RecordError, match="3,000 different column names"):
+        read([{f"key {i}": i} for i in range(3000)])

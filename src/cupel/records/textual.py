@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: keys under which a JSON object may hold its rows
 HOLDERS = ("data", "rows", "records", "examples", "train")
 RAW = 2000
+#: more different column names than this are no table
+MAX_COLUMNS = 2000
 
 
 def decode(data: bytes, name: str) -> str:
@@ -200,20 +202,28 @@ def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str,
     lines = np.fromiter(numbers, dtype=np.int64, count=len(objects))
     bad: dict[int, tuple[str, str]] = {}
     names: dict[str, None] = {}
+    plain: list[dict[Any, Any]] = []
     for row, found in enumerate(objects):
-        if isinstance(found, Mapping):
-            for key in found:
-                if key not in names:
-                    names[key] = None
-                if isinstance(key, str) and not key.isascii() and _surrogates(key):
-                    bad[row] = ("lone_surrogate", "the name of a column holds half of a surrogate pair, which is no character")
-        else:
-            bad[row] = ("not_an_object", f"a {type(found).__name__} where a row with column names belongs")
+        if not isinstance(found, dict):
+            if not isinstance(found, Mapping):
+                bad[row] = ("not_an_object", f"a {type(found).__name__} where a row with column names belongs")
+            found = dict(found) if isinstance(found, Mapping) else {}
+        plain.append(found)
+        for key in found:
+            if key not in names:
+                names[key] = None
+            if isinstance(key, str) and not key.isascii() and _surrogates(key):
+                bad[row] = ("lone_surrogate", "the name of a column holds half of a surrogate pair, which is no character")
     keys = [key for key in names if not _surrogates(key)]
+    if len(keys) > MAX_COLUMNS:
+        raise RecordError(
+            f"{name} has {len(keys):,} different column names (first: {keys[0]!r}), more than {MAX_COLUMNS:,}: these are no rows of one "
+            "table. Put what differs from row to row into one column."
+        )
     notes: list[str] = []
     columns: dict[str, tuple[list[Any], pa.Array | None]] = {}
     for key in keys:
-        values = [found.get(key) if isinstance(found, Mapping) else None for found in objects]
+        values = [found.get(key) for found in plain]
         columns[str(key)] = (values, _convert(values, kinds.get(str(key), ""), bad, str(key), notes))
     keep = np.array([row not in bad for row in range(len(objects))], dtype=bool)
     index = pa.array(np.flatnonzero(keep))
@@ -221,7 +231,8 @@ def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str,
     for key, (values, array) in columns.items():
         if array is None:  # held bad rows or mixed types: the rows that are left are converted again
             held = [value for value, ok in zip(values, keep, strict=True) if ok]
-            arrays[key] = _array(held) if _array_fits(held) else _text_column(held, kinds.get(key) == "name")
+            array = _array(held)
+            arrays[key] = _text_column(held, kinds.get(key) == "name") if array is None else array
         else:
             arrays[key] = array if bool(keep.all()) else array.take(index)
     quarantine = [Quarantined(int(lines[row]), reason, detail, _raw(objects[row])) for row, (reason, detail) in sorted(bad.items())]
@@ -230,8 +241,9 @@ def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str,
 
 def _convert(values: list[Any], kind: str, bad: dict[int, tuple[str, str]], key: str, notes: list[str]) -> pa.Array | None:
     """The column as Arrow; None where it has to be converted again without the rows now in `bad`, or as text."""
-    if _array_fits(values):
-        return _array(values)
+    array = _array(values)
+    if array is not None:
+        return array
     found = [_kind(value) for value in values]
     before = len(bad)
     for row, value in enumerate(values):
@@ -248,17 +260,15 @@ def _convert(values: list[Any], kind: str, bad: dict[int, tuple[str, str]], key:
     return None
 
 
-def _array(values: list[Any]) -> pa.Array:
-    array = pa.array(values)
-    return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
-
-
-def _array_fits(values: list[Any]) -> bool:
+def _array(values: list[Any]) -> pa.Array | None:
+    """The values as Arrow (texts as large_string), or None where they are of mixed types or cannot be held."""
     try:
         array = pa.array(values)
     except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError, RecursionError):
-        return False
-    return not _has_empty_struct(array.type)
+        return None
+    if _has_empty_struct(array.type):
+        return None
+    return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
 
 
 def _has_empty_struct(kind: pa.DataType) -> bool:

@@ -136,6 +136,7 @@ def test_numbers_that_could_mean_two_things_are_read_with_a_stated_doubt_or_not_
     votes = read(_numbered(("response_a", "response_b"), [0, 1, 1]))
     assert votes.outcome.tolist() == [A, B, B]
     assert "--map vote:a=1 --map vote:b=0" in votes.meta["doubts"][0]
+    assert "in doubt: label: 0 is read as the first" in votes.meta["detection"]
     turned = read(_numbered(("response_a", "response_b"), [0, 1, 1]), map={"vote:a": "1", "vote:b": "0"})
     assert turned.outcome.tolist() == [B, A, A]
     assert not turned.meta["doubts"]

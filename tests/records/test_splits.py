@@ -120,3 +120,13 @@ def test_too_few_rows_hold_nothing_out_and_say_so():
     for share in (0, 1, -0.1, 2):
         with pytest.raises(RecordError, match="share"):
             assign(votes, heldout=share)
+
+
+def test_a_split_that_was_mapped_is_kept_and_its_leaks_are_counted():
+    rows = [{"prompt": f"p{i // 2}", "chosen": f"x{i}", "rejected": "y", "part": ["train", "test", None][i % 3]} for i in range(12)]
+    votes = read(rows, map={"split": "part"})
+    assert votes.split.tolist() == [TRAIN, HELDOUT, -1] * 4
+    facts = votes.meta["split"]
+    assert facts["by"] == "column part"
+    assert facts["leaking_rows"] == 4  # p0 and p3: one row of each on either side
+    assert "4 rows are in neither part" in facts["note"]

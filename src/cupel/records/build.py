@@ -68,7 +68,7 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
     w = np.where(np.isnan(columns["w"]), w, columns["w"])
     meta: Mapping[str, Any] = {
         "source": rows.name,
-        "detection": "; ".join(frame.detection),
+        "detection": "; ".join([*frame.detection, *(f"in doubt: {doubt}" for doubt in frame.doubts)]),
         "doubts": tuple(frame.doubts),
         "notes": tuple(rows.notes),
         "columns": dict(sorted(frame.names.items())),

@@ -40,7 +40,11 @@ def read(
     importer = choose(frame, format)
     _require(frame, importer.NAME, importer.NEEDS)
     votes = build(rows, frame, importer.parse(frame), name=importer.NAME, order_known=importer.ORDER_KNOWN, max_bad=max_bad)
-    if heldout > 0 and "split" not in frame.mapped:
+    if "split" in frame.mapped:
+        from cupel.records.splits import given
+
+        votes = given(votes, frame.mapped["split"])
+    elif heldout > 0:
         from cupel.records.splits import assign
 
         votes = assign(votes, heldout=heldout, seed=seed)

@@ -63,6 +63,30 @@ def assign(votes: Votes, *, heldout: float = 0.2, seed: int = 0) -> Votes:
     return votes.with_(split=split, meta={**votes.meta, "split": facts})
 
 
+def given(votes: Votes, column: str) -> Votes:
+    """Votes whose split came with the data: kept as it is, with what leaks between its sides counted in `meta["split"]`.
+
+    >>> from cupel.records import read
+    >>> rows = [{"prompt": "p", "chosen": f"x{i}", "rejected": "y", "part": part} for i, part in enumerate(["train", "test"])]
+    >>> read(rows, map={"split": "part"}).meta["split"]["leaking_rows"]
+    2
+    """
+    label = connected(votes.prompts, votes.responses, votes.prompt, votes.first, votes.second, votes.group)
+    held, train = votes.split == HELDOUT, votes.split == TRAIN
+    both = np.intersect1d(label[held], label[train])
+    leaking = int((np.isin(label, both) & (held | train)).sum())
+    unassigned = int((~held & ~train).sum())
+    facts = {
+        "by": f"column {column}",
+        "note": f"{leaking:,} rows share a prompt, response or group across the split; {unassigned:,} rows are in neither part",
+        "heldout_rows": int(held.sum()),
+        "train_rows": int(train.sum()),
+        "leaking_rows": leaking,
+        "groups": len(np.unique(label)),
+    }
+    return votes.with_(meta={**votes.meta, "split": facts})
+
+
 def _usable(label: np.ndarray) -> bool:
     counts = np.unique(label, return_counts=True)[1]
     return len(counts) >= MIN_GROUPS and counts.max() <= GIANT * len(label)

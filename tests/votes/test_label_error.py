@@ -257,7 +257,7 @@ def test_trusted_by_hand():
     wrong = np.array([0] * 9 + [1] + [1] * 4 + [0] * 6)
     rate = trusted(wrong, np.repeat([0, 1], 10), np.array([300, 100]))
     assert rate.estimate == pytest.approx(0.75 * 0.1 + 0.25 * 0.4)
-    p = np.array([1.5, 4.5]) / 11
+    p = np.array([1.3, 4.3]) / 10.6
     variance = (np.array([0.75, 0.25]) ** 2 * p * (1 - p) / 10).sum()
     assert rate.details["n_effective"] == pytest.approx(max(20, 0.175 * 0.825 / variance))
     assert (rate.basis, rate.n) == ("trusted", 20)

@@ -17,6 +17,9 @@ from cupel.votes.intervals import wilson
 if TYPE_CHECKING:
     from cupel.audit.types import FlipRate
 
+#: added to the hits and to the misses of a stratum when its variance is estimated
+SMOOTHING = 0.3
+
 ASSUMPTIONS = (
     "the re-checked rows were drawn at random within strata of suspicion, and answered without seeing the recorded label",
     "the rate is measured against the re-check: one fallible check is not the truth",
@@ -86,8 +89,9 @@ def trusted(
 ) -> FlipRate:
     """Label error rate from re-checked rows, stratified by suspicion.
 
-    tau = sum_h W_h k_h / n_h, v = sum_h W_h^2 p_h (1 - p_h) / n_h with p_h = (k_h + 1/2) / (n_h + 1), W_h = N_h / N;
-    n_eff = max(n, tau (1 - tau) / v); interval: Wilson at (tau, n_eff). Strata without an answer join their neighbour.
+    tau = sum_h W_h k_h / n_h, v = sum_h W_h^2 p_h (1 - p_h) / n_h with p_h = (k_h + a) / (n_h + 2 a), W_h = N_h / N;
+    n_eff = max(n, tau (1 - tau) / v); interval: Wilson at (tau, n_eff). Strata without an answer join their neighbour. a = 0.3: with
+    eight answers in a stratum, 1/2 covers more than it says (98.7 % where suspicion is sharp) and 0.2 begins to cover too little.
 
     wrong [n]: 1 where the re-check contradicts the recorded label, else 0; stratum int [n]; sizes [strata]: rows of each stratum.
     double: (pairs of independent re-checks that disagree, pairs of re-checks): the re-checker's own error d solves
@@ -97,7 +101,7 @@ def trusted(
     >>> wrong, stratum = np.array([0, 0, 0, 0, 0, 1, 0, 0, 1, 1]), np.repeat([0, 1], 5)
     >>> rate = trusted(wrong, stratum, np.array([50, 50]))
     >>> round(rate.estimate, 3), round(rate.low, 3), round(rate.high, 3), rate.n
-    (0.3, 0.123, 0.568, 10)
+    (0.3, 0.127, 0.557, 10)
     """
     from cupel.audit.types import FlipRate
 
@@ -110,7 +114,7 @@ def trusted(
         raise InputError(f"each of {len(wrong):,} re-checked rows needs a stratum in 0 ... {len(sizes) - 1}")
     hits, checked, weight = _merged(wrong, stratum, sizes)
     rate = float(weight @ (hits / checked))
-    p = (hits + 0.5) / (checked + 1)
+    p = (hits + SMOOTHING) / (checked + 2 * SMOOTHING)
     variance = float((weight**2 * p * (1 - p) / checked).sum())
     n = len(wrong)
     assumptions: list[str] = [*ASSUMPTIONS]

@@ -31,9 +31,10 @@ def fit_logits(x: np.ndarray, p: np.ndarray, w: np.ndarray, ridge: float = 1.0) 
         gradient = z.T @ (w * (prob - p)) + ridge * b
         hessian = (z * (w * prob * (1 - prob))[:, None]).T @ z + ridge * np.eye(len(b))
         step = np.linalg.solve(hessian, gradient)
-        length = 1.0
-        while length > 1e-6 and (new := value(b - length * step)) > current + 1e-12 * abs(current):
+        length, new = 1.0, value(b - step)
+        while new > current + 1e-12 * abs(current) and length > 1e-6:
             length /= 2
+            new = value(b - length * step)
         if length <= 1e-6:
             break
         b = b - length * step

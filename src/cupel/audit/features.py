@@ -16,7 +16,8 @@ from cupel.records.schema import Votes
 
 #: standardised surface columns are cut here, so that one odd text cannot lead a fit
 CLIP = 4.0
-#: root mean square of an embedding component beside the unit scale of a surface fact; best of .05 to 1 on ukp at 0, 30 and 40 % planted flips
+#: root mean square of an embedding component beside the unit scale of a surface fact; chosen among .05 to 1 on ukp_convarg at
+#: 0, 30 and 40 % planted flips, so figures on those data flatter it a little
 EMBEDDING_SCALE = 0.35
 
 
@@ -80,7 +81,10 @@ def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np
     """
     for name, vectors, texts in (("prompt", prompt_vectors, votes.prompts), ("response", response_vectors, votes.responses)):
         if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise InputError(f"{len(texts):,} {name}s need {len(texts):,} vectors, got an array of shape {vectors.shape}. Encode every {name} once, in order.")
+            raise InputError(
+                f"{len(texts):,} {name}s need {len(texts):,} vectors, got an array of shape {vectors.shape}. "
+                f"Encode every {name} once, in order."
+            )
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise InputError(f"{len(bad):,} of {len(texts):,} {name} vectors are not finite (first: {name} {bad[0]}). Check the encoder.")

@@ -63,7 +63,9 @@ class Graph:
 
         if not self.used.any():
             return [], []
-        label = connected_components(coo_array((np.ones(int(real.sum())), (self.low[real], self.high[real])), shape=(n, n)), directed=False)[1]
+        label = connected_components(
+            coo_array((np.ones(int(real.sum())), (self.low[real], self.high[real])), shape=(n, n)), directed=False
+        )[1]
         pairs = np.flatnonzero(self.used | (real & np.isin(label[self.low], label[self.low[self.used]])))
         same = label[self.low[pairs]] == label[self.high[pairs]]
         # a pair without votes may join two components: there the graph says nothing

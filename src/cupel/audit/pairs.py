@@ -60,8 +60,9 @@ def gather(votes: Votes, *, smallest_effective: float = 3.0) -> Pairs:
     >>> import pyarrow as pa
     >>> z = lambda *v: np.array(v, dtype=np.int32)
     >>> none, two = np.full(2, np.nan), np.ones(2)
-    >>> votes = Votes(pa.array(["Q"]), pa.array(["yes", "no"]), pa.array(["r1", "r2"]), z(0, 0), z(0, 1), z(1, 0), np.array([0, 0], np.int8),
-    ...     z(-1, -1), z(0, 0), two, two, none, none, z(-1, -1), z(-1, -1), np.array([-1, -1], np.int8), np.array([1, 2]))
+    >>> votes = Votes(pa.array(["Q"]), pa.array(["yes", "no"]), pa.array(["r1", "r2"]), z(0, 0), z(0, 1), z(1, 0),
+    ...     np.array([0, 0], np.int8), z(-1, -1), z(0, 0), two, two, none, none, z(-1, -1),
+    ...     z(-1, -1), np.array([-1, -1], np.int8), np.array([1, 2]))
     >>> pairs = gather(votes)
     >>> len(pairs), pairs.row.tolist(), bool(pairs.turn[0] == -pairs.turn[1]), pairs.unit_is
     (1, [0, 0], True, 'pair')

@@ -43,8 +43,9 @@ def measure_power(votes: Votes, features: Features, *, rate: float = 0.2, seed: 
     rate: share of the votes with a preference that is reversed, 0 < rate < 1/2. Symmetric plants hit rows at random; length-biased
     ones only votes for the shorter response, as many as there are up to `rate`. draws: copies of each kind. auc is corrected for
     errors that are certainly in the data already (see the module), auc_low and auc_high its 95 % interval for one such set of errors
-    (groups resampled, one draw taken in each resample); caught_at and precision_at are raw: share of the planted flips among the most suspicious 5 and 10 % of rows, and the share
-    of planted flips there. "cannot_tell" if and only if auc_low < .65 or the interval is wider than .30, or too few pairs exist.
+    (groups resampled, one draw taken in each resample); caught_at and precision_at are raw: the share of the planted flips that is
+    among the most suspicious 5 and 10 % of rows, and the share of these rows that was planted.
+    "cannot_tell" if and only if auc_low < .65, or the interval is wider than .30, or too few pairs exist to fit anything.
     n: rows used. raw_auc: before the correction. `length_biased` holds raw figures: auc, planted_rate (lower than `rate` where too few
     votes favour the shorter side), caught_0.05, precision_0.05, caught_0.10, precision_0.10.
     Raises InputError for a rate outside (0, 1/2) or fewer than one draw.
@@ -196,7 +197,9 @@ class _Planted:
             found = [mask[np.argsort(-score, kind="stable")[:count]].sum() for score, mask in zip(scores, masks, strict=True)]
             caught[share] = float(np.mean(found) / size) if size else float("nan")
             precision[share] = float(np.mean(found) / count)
-        aucs = [_areas(score, mask, np.zeros(len(mask), dtype=np.int64), np.ones((1, 1)))[0] for score, mask in zip(scores, masks, strict=True)]
+        aucs = [
+            _areas(score, mask, np.zeros(len(mask), dtype=np.int64), np.ones((1, 1)))[0] for score, mask in zip(scores, masks, strict=True)
+        ]
         return cls(float(np.mean(aucs)), size / max(len(decided), 1), caught, precision, unit[decided], scores, masks)
 
     def interval(self, seed: int) -> tuple[float, float, float]:

@@ -114,7 +114,9 @@ class Problem:
 def prepare(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS) -> Problem | None:
     """Pairs, differences and folds; None where fewer than `SMALLEST` pairs carry a preference."""
     if len(features) != len(votes):
-        raise InputError(f"{len(votes):,} votes need as many rows of features, not {len(features):,}. Compute side_features(votes, ...) again.")
+        raise InputError(
+            f"{len(votes):,} votes need as many rows of features, not {len(features):,}. Compute side_features(votes, ...) again."
+        )
     if folds < 3:
         raise InputError(f"nested margins need 3 folds or more, not {folds}")
     pairs = gather(votes)
@@ -141,7 +143,9 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
     problem = prepare(votes, features, seed=seed, folds=folds)
     if problem is None:
         zero = np.zeros(len(votes))
-        return Suspicion(zero, zero, zero, None, np.zeros(len(votes), dtype=bool), {"note": f"fewer than {SMALLEST} pairs with a preference"})
+        return Suspicion(
+            zero, zero, zero, None, np.zeros(len(votes), dtype=bool), {"note": f"fewer than {SMALLEST} pairs with a preference"}
+        )
     pairs, w, fold, graph = problem.pairs, problem.w, problem.fold, problem.graph
     t = pairs.labels(votes)[0]
     p = (1 + t) / 2
@@ -162,7 +166,9 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
     decided = votes.sign != 0
     for k in range(count):
         train, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        inside = problem.x @ np.stack([nested.inner.get((k, j), np.zeros(problem.x.shape[1])) for j in range(count)], axis=1).astype(np.float32)
+        inside = problem.x @ np.stack([nested.inner.get((k, j), np.zeros(problem.x.shape[1])) for j in range(count)], axis=1).astype(
+            np.float32
+        )
         c = inside[np.arange(len(pairs)), fold].astype(np.float64)  # of a row in fold j: by the head without k and j
         b = fit_logits(c[train, None], p[train], w[train])[0]
         content[held] = b[0] * outer[held, k]

@@ -19,7 +19,7 @@ BENCHMARKS = $(filter-out benchmarks/table.py,$(shell grep -l __main__ benchmark
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cupel-base
-	$(BIN)/cupel refine examples/data/ukp_votes.parquet --out $(OUT)
+	$(BIN)/cupel refine examples/data/ukp_votes.parquet --map group=topic --out $(OUT)
 
 test: $(VENV)/.cupel-dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -167,10 +167,10 @@ def _score(
     rest = np.flatnonzero(votes.split != TRAIN)
     inside = votes.take(train)
     found = suspicion(inside, features.take(train), seed=options.seed)
-    margin = np.zeros(len(votes))
-    content = np.zeros(len(votes))
+    margin, content, bound = np.zeros(len(votes)), np.zeros(len(votes)), np.zeros(len(votes))
     margin[train] = found.margin
     content[train] = found.content_margin
+    bound[train] = found.pair_excluded
     if len(rest):
         outside = heldout_margin(inside, features.take(train), votes.take(rest), features.take(rest), seed=options.seed)
         margin[rest] = outside
@@ -178,8 +178,9 @@ def _score(
     used = np.zeros(len(votes), dtype=np.uint8)
     used[train] = found.used_graph
     return {
-        "suspicion": -margin,
+        "suspicion": 0.0 - margin,
         "content_margin": content,
+        "bound_margin": bound,
         "used_graph": used,
         "label_predictability": calibrated(margin, votes.sign, votes.split == TRAIN),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,32 +26,41 @@ def _number_line(number: dict[str, Any]) -> str:
     return f"{line}; {number['source']}" if number.get("source") else line
 
 
-def _verdict_lines(audit: Audit, numbers: list[dict[str, Any]]) -> list[str]:
+def _concrete(command: str, out: Path, file: str) -> str:
+    """An action's command with FILE and OUT filled in; the files keep the placeholders, so that they do not depend on where they lie.
+
+    >>> _concrete("cupel review OUT --n 100", Path("out"), "votes.jsonl")
+    'cupel review out --n 100'
+    """
+    return re.sub(r"\bOUT\b", lambda _: shlex.quote(str(out)), re.sub(r"\bFILE\b", lambda _: shlex.quote(file), command))
+
+
+def _verdict_lines(audit: Audit, numbers: list[dict[str, Any]], out: Path, file: str) -> list[str]:
     lines = ["", f"{audit.verdict.code}: {audit.verdict.sentence}", ""]
     lines += [_number_line(number) for number in numbers]
     lines.append("")
     for index, action in enumerate(audit.verdict.actions[:MAX_ACTIONS], start=1):
         lines.append(f"  {index}. {action.text}")
         if action.command:
-            lines.append(f"     {action.command}")
+            lines.append(f"     {_concrete(action.command, out, file)}")
     if audit.verdict.would_change:
         lines.append(f"  Would change this: {audit.verdict.would_change[0]}")
     return lines
 
 
-def audit_screen(console: Console, audit: Audit, out: Path) -> None:
+def audit_screen(console: Console, audit: Audit, out: Path, file: str) -> None:
     """Verdict, three numbers, next actions, and where the page is."""
     from cupel.report.assemble import headline
 
-    for line in [*_verdict_lines(audit, headline(audit, None)), f"  The page: {out / 'report.html'}"]:
+    for line in [*_verdict_lines(audit, headline(audit, None), out, file), f"  The page: {out / 'report.html'}"]:
         console.say(line)
 
 
-def refine_screen(console: Console, result: Refined, out: Path) -> None:
+def refine_screen(console: Console, result: Refined, out: Path, file: str) -> None:
     """As `audit_screen`, with what training on the data is worth."""
     from cupel.report.assemble import headline, reading
 
-    for line in _verdict_lines(result.audit, headline(result.audit, result.evaluation)):
+    for line in _verdict_lines(result.audit, headline(result.audit, result.evaluation), out, file):
         console.say(line)
     console.say(f"  {reading(result.evaluation)}")
     console.say(f"  The page: {out / 'report.html'}")

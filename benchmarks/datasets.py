@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cupel.audit.features import Features, side_features
+from cupel.encode.load import load_encoder
 from cupel.records.schema import Votes
 
 
@@ -162,3 +164,9 @@ def pairs(data: Path, name: str, *, n: int | None = None, seed: int = 0) -> Labe
         keep = np.sort(np.random.default_rng([seed, 14]).permutation(len(rows))[:n])
         rows = [rows[i] for i in keep]
     return from_pairs(name, rows, reference=reference, seed=seed)
+
+
+def static_features(data: Labelled) -> Features:
+    """Features of the votes by the embedded static encoder (fast enough to need no cache)."""
+    encoder = load_encoder("static")
+    return side_features(data.votes, encoder.encode(data.votes.prompt_texts()), encoder.encode(data.votes.response_texts()))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cupel.audit.power import LEAST_AUC, WIDEST, _areas, _corrected, measure_power
+from cupel.audit.areas import area, areas
+from cupel.audit.power import LEAST_AUC, WIDEST, _corrected, measure_power
 from cupel.audit.suspicion import suspicion
 from cupel.errors import InputError
 
@@ -14,9 +15,11 @@ def test_area_under_the_curve_with_weights_equals_its_slow_twin():
         planted = rng.random(200) < 0.3
         code = rng.integers(0, 9, size=200)
         counts = rng.integers(0, 3, size=(4, 9)).astype(float)
-        found = _areas(score, planted, code, counts)
+        found = areas(score, planted, code, counts)
         for b in range(4):
             assert found[b] == pytest.approx(roc_auc_score(planted, score, sample_weight=counts[b][code]))
+        assert area(score, planted) == pytest.approx(roc_auc_score(planted, score))
+    assert np.isnan(area(score, np.zeros(200, dtype=bool)))
 
 
 def test_the_correction_undoes_labels_that_were_wrong_before():

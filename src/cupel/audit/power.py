@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cupel.audit.areas import area, areas
 from cupel.audit.combine import fit_logits
 from cupel.audit.features import Features
 from cupel.audit.suspicion import Problem, parts_of, prepare
@@ -197,9 +198,7 @@ class _Planted:
             found = [mask[np.argsort(-score, kind="stable")[:count]].sum() for score, mask in zip(scores, masks, strict=True)]
             caught[share] = float(np.mean(found) / size) if size else float("nan")
             precision[share] = float(np.mean(found) / count)
-        aucs = [
-            _areas(score, mask, np.zeros(len(mask), dtype=np.int64), np.ones((1, 1)))[0] for score, mask in zip(scores, masks, strict=True)
-        ]
+        aucs = [area(score, mask) for score, mask in zip(scores, masks, strict=True)]
         return cls(float(np.mean(aucs)), size / max(len(decided), 1), caught, precision, unit[decided], scores, masks)
 
     def interval(self, seed: int) -> tuple[float, float, float]:
@@ -208,8 +207,8 @@ class _Planted:
         groups = int(code.max()) + 1
         rng = np.random.default_rng([seed, 4])
         counts = rng.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(np.float64)
-        areas = np.stack([_areas(score, mask, code, counts) for score, mask in zip(self.scores, self.masks, strict=True)], axis=1)
-        values = areas[np.arange(RESAMPLES), rng.integers(0, areas.shape[1], size=RESAMPLES)]
+        drawn = np.stack([areas(score, mask, code, counts) for score, mask in zip(self.scores, self.masks, strict=True)], axis=1)
+        values = drawn[np.arange(RESAMPLES), rng.integers(0, drawn.shape[1], size=RESAMPLES)]
         found = expanded_percentile(self.auc, values, groups, clip=(0.0, 1.0))
         return self.auc, found.low, found.high
 
@@ -217,24 +216,3 @@ class _Planted:
 def _by_content(problem: Problem) -> np.ndarray:
     """Rows in an order that depends on the texts (and on the given order only among votes on one pair)."""
     return np.argsort(problem.pairs.row, kind="stable")
-
-
-def _areas(score: np.ndarray, planted: np.ndarray, code: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Area under the curve under weights counts[b, code] of rows: float64 [B]; ties count half."""
-    value, rank = np.unique(score, return_inverse=True)
-    rank = rank.reshape(-1)
-    order = np.argsort(rank, kind="stable")
-    hit, group = planted[order], code[order]
-    start = np.flatnonzero(np.diff(rank[order], prepend=-1))
-    out = np.empty(len(counts))
-    for b, count in enumerate(counts):
-        weight = count[group]
-        if len(value) == len(score):
-            positive, negative = np.where(hit, weight, 0.0), np.where(hit, 0.0, weight)
-        else:
-            positive = np.add.reduceat(np.where(hit, weight, 0.0), start)
-            negative = np.add.reduceat(np.where(hit, 0.0, weight), start)
-        below = np.cumsum(negative) - negative / 2
-        total = positive.sum() * negative.sum()
-        out[b] = positive @ below / total if total > 0 else np.nan
-    return out

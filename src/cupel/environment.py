@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def diagnose(encoder: str = "static", *, device: str = "cpu", allow_download: bo
     return {
         "versions": versions(),
         "optional": optional,
-        "encoder": describe(load_encoder(encoder, device=device, allow_download=allow_download)),
+        "encoder": asdict(describe(load_encoder(encoder, device=device, allow_download=allow_download))),
         "cache": {"folder": str(cache), "megabytes": round(size / 1e6, 1)},
         "devices": {"cpu_threads": os.cpu_count() or 1, "cuda": _cuda()},
     }

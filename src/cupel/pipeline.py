@@ -92,7 +92,7 @@ def options_from_run(path: Path, file: str | None) -> tuple[str, RefineOptions]:
         raise InputError(f"{chosen} is not the file of that run: its SHA-256 differs from the {expected[:12]}... in {path}. "
                          "Give the original file, or run without --from.")  # fmt: skip
     known = {f.name for f in fields(RefineOptions)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
     return chosen, RefineOptions(**values)
 
 

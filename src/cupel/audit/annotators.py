@@ -12,7 +12,7 @@ MAX_LISTED = 50
 
 
 def annotator_table(votes: Votes) -> list[dict[str, Any]]:
-    """Per annotator (pseudonym) of the training split: votes, votes on shared pairs, agreement with the majority of the others, Wilson interval.
+    """Per annotator (pseudonym) of the training split: votes, votes on shared pairs, agreement with the others, Wilson interval.
 
     A vote is compared with the sign of the sum of the other votes on its pair; ties on either side are left out. The 50 annotators
     with most votes are listed, then by pseudonym; annotators without a shared pair have null agreement.

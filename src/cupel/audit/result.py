@@ -166,7 +166,7 @@ class Audit:
 
     def _repr_html_(self) -> str:
         from cupel.report.assemble import audit_report
-        from cupel.report.html import to_notebook_html
+        from cupel.report.notebook import to_notebook_html
 
         return to_notebook_html(audit_report(self))
 

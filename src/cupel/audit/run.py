@@ -228,7 +228,8 @@ def apply_trusted(audit: Audit, path: Path) -> Audit:
         "content_margin": audit.scores.content_margin,
         "label_predictability": audit.scores.label_predictability,
     }
-    options = AuditOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in audit.options.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in audit.options.items()}
+    options = AuditOptions(**given)
     again = assemble(
         audit.votes, options, list(audit.findings), rows, audit.power, rate, dict(audit.encoder), answers.to_json(), p_correct=known
     )

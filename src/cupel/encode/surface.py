@@ -15,8 +15,8 @@ import numpy as np
 SURFACE: tuple[str, ...] = (
     "log_characters", "log_words", "sqrt_words", "log_sentences", "words_per_sentence", "word_length", "long_words", "type_token",
     "upper_share", "upper_words", "digits", "commas", "stops", "exclamations", "questions", "colons", "quotes", "brackets", "apostrophes",
-    "hyphens", "other_symbols", "double_spaces", "no_space_after_stop", "starts_upper", "ends_stopped", "lower_i", "lower_starts", "chat_spelling",
-    "bare_contractions", "no_vowel_words", "tripled_letters", "first_person", "second_person", "negations", "connectives", "hedges",
+    "hyphens", "other_symbols", "double_spaces", "no_space_after_stop", "starts_upper", "ends_stopped", "lower_i", "lower_starts",
+    "chat_spelling", "bare_contractions", "no_vowel_words", "tripled_letters", "first_person", "second_person", "negations", "connectives", "hedges",
     "log_newlines", "list_items", "headings", "bold", "code", "links", "refusal", "has_text",
 )  # fmt: skip
 
@@ -33,18 +33,86 @@ _LIST_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s", re.MULTILINE)
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s", re.MULTILINE)
 _REFUSAL = re.compile(r"\b(?:i(?:'m| am) sorry|i can(?:'t|not)|i(?:'m| am) (?:not able|unable)|as an ai)\b")
 _CHAT = frozenset(
-    "u ur r y n w cuz coz bc b4 gonna wanna gotta lol omg idk thier teh alot becuase wich untill definately seperate".split()
+    [
+        "u",
+        "ur",
+        "r",
+        "y",
+        "n",
+        "w",
+        "cuz",
+        "coz",
+        "bc",
+        "b4",
+        "gonna",
+        "wanna",
+        "gotta",
+        "lol",
+        "omg",
+        "idk",
+        "thier",
+        "teh",
+        "alot",
+        "becuase",
+        "wich",
+        "untill",
+        "definately",
+        "seperate",
+    ]
 )
 _BARE = frozenset(
-    "dont cant wont isnt arent wasnt werent doesnt didnt couldnt wouldnt shouldnt havent hasnt hadnt im ive thats theyre youre its".split()
+    [
+        "dont",
+        "cant",
+        "wont",
+        "isnt",
+        "arent",
+        "wasnt",
+        "werent",
+        "doesnt",
+        "didnt",
+        "couldnt",
+        "wouldnt",
+        "shouldnt",
+        "havent",
+        "hasnt",
+        "hadnt",
+        "im",
+        "ive",
+        "thats",
+        "theyre",
+        "youre",
+        "its",
+    ]
 )
-_FIRST = frozenset("i me my mine myself we us our ours".split())
-_SECOND = frozenset("you your yours yourself".split())
-_NEGATION = frozenset("not no never none nothing nor cannot without n't don't can't won't isn't doesn't".split())
+_FIRST = frozenset(["i", "me", "my", "mine", "myself", "we", "us", "our", "ours"])
+_SECOND = frozenset(["you", "your", "yours", "yourself"])
+_NEGATION = frozenset(
+    ["not", "no", "never", "none", "nothing", "nor", "cannot", "without", "n't", "don't", "can't", "won't", "isn't", "doesn't"]
+)
 _CONNECTIVE = frozenset(
-    "because therefore however although though thus hence since while whereas moreover furthermore consequently instead if then".split()
+    [
+        "because",
+        "therefore",
+        "however",
+        "although",
+        "though",
+        "thus",
+        "hence",
+        "since",
+        "while",
+        "whereas",
+        "moreover",
+        "furthermore",
+        "consequently",
+        "instead",
+        "if",
+        "then",
+    ]
 )
-_HEDGE = frozenset("maybe perhaps might may could possibly probably likely seems seem think believe feel opinion".split())
+_HEDGE = frozenset(
+    ["maybe", "perhaps", "might", "may", "could", "possibly", "probably", "likely", "seems", "seem", "think", "believe", "feel", "opinion"]
+)
 
 
 def surface(texts: Sequence[str]) -> np.ndarray:

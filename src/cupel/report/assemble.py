@@ -155,7 +155,8 @@ def reading(evaluation: Mapping[str, Any]) -> str:
         return f"{name} is better than {base} on held-out votes by {low:.1f} to {high:.1f} points."
     if high < 0:
         return f"{name} is worse than {base} on held-out votes by {-high:.1f} to {-low:.1f} points: train the plain one."
-    return f"No difference can be told between {name} and {base} on held-out votes ({low:+.1f} to {high:+.1f} points): the simpler one will do."
+    span = f"{low:+.1f} to {high:+.1f} points"
+    return f"No difference can be told between {name} and {base} on held-out votes ({span}): the simpler one will do."
 
 
 def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:

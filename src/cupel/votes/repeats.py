@@ -132,9 +132,9 @@ def repeats(
             assumptions.append("each annotator errs at one rate on every pair")
         ends = (found.low, found.high)
         estimate = float(np.clip(found.estimate, lowest, highest))
-        if estimate != found.estimate:  # agreement alone contradicts the model: the nearer bound, with that bound's own interval
+        if estimate != found.estimate:  # agreement alone contradicts the model: the nearer bound, both intervals joined
             side = 0 if found.estimate < lowest else 1
-            ends = (bounds(spread.high)[side], bounds(spread.low)[side])
+            ends = (min(ends[0], bounds(spread.high)[side]), max(ends[1], bounds(spread.low)[side]))
             assumptions.append("the model's point lay outside the bounds from agreement and was moved to the nearer bound")
         details |= {"point_low": ends[0], "point_high": ends[1], "model_estimate": found.estimate}
     return FlipRate("repeats", estimate, low, high, tuple(assumptions), int(votes.sum()), details)

@@ -16,7 +16,8 @@ SURFACE: tuple[str, ...] = (
     "log_characters", "log_words", "sqrt_words", "log_sentences", "words_per_sentence", "word_length", "long_words", "type_token",
     "upper_share", "upper_words", "digits", "commas", "stops", "exclamations", "questions", "colons", "quotes", "brackets", "apostrophes",
     "hyphens", "other_symbols", "double_spaces", "no_space_after_stop", "starts_upper", "ends_stopped", "lower_i", "lower_starts",
-    "chat_spelling", "bare_contractions", "no_vowel_words", "tripled_letters", "first_person", "second_person", "negations", "connectives", "hedges",
+    "chat_spelling", "bare_contractions", "no_vowel_words", "tripled_letters", "first_person", "second_person", "negations",
+    "connectives", "hedges",
     "log_newlines", "list_items", "headings", "bold", "code", "links", "refusal", "has_text",
 )  # fmt: skip
 

@@ -2,8 +2,10 @@
 
     python benchmarks/robust_training.py [--data DIR] [--seeds 3] [--part annotators|symmetric]
 
-Debates (the 13 topics of ukp_convarg) are held out in turn, in 5 folds; whatever looks at labels, tuning and EM included, sees the other
-debates only. Judged by the consensus of the pairs, which no treatment sees. Intervals: bootstrap over debates crossed with seeds.
+Debates (the 13 topics of ukp_convarg) are held out in turn, in 5 folds; whatever looks at labels, tuning, suspicion, curation and EM
+included, sees the other debates only. In the symmetric part robust is what `refine` trains (curated weights, then em), in the
+annotators' part em-annotator alone. Judged by the consensus of the pairs, which no treatment sees. Intervals: bootstrap over debates
+crossed with seeds.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ import numpy as np
 from common import arguments, write_result
 from datasets import Labelled, ukp_strict_single, ukp_votes
 
-from cupel.encode import load_encoder
+from cupel.audit.features import side_features
+from cupel.audit.suspicion import suspicion
+from cupel.curate.policy import curate
+from cupel.encode import encode_cached, load_encoder
 from cupel.evaluate.crossed import crossed_interval
 from cupel.learners.reward import train_reward
 from cupel.learners.sides import RawSides, raw_sides
 from cupel.records.corrupt import corrupt_annotators
+from cupel.records.schema import TRAIN, Votes
 from cupel.votes.folds import group_folds
 
 FOLDS = 5
@@ -54,17 +60,26 @@ def judged(data: Labelled) -> tuple[np.ndarray, np.ndarray]:
 def fold_hits(
     data: Labelled, sides: RawSides, recipes: dict[str, tuple], test: np.ndarray, truth: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """0/1 (1/2 undecided) for each judged pair and recipe; recipes: name -> (votes to train on, treatment)."""
+    """0/1 (1/2 undecided) for each judged pair and recipe; recipes: name -> (votes to train on, treatment[, features to curate with])."""
     fold = group_folds(data.votes.group, FOLDS, seed)
     hits = {name: np.full(len(test), np.nan) for name in recipes}
     for k in range(FOLDS):
         train, at = np.flatnonzero(fold != k), fold[test] == k
         held = data.votes.take(test[at])
-        for name, (votes, treatment) in recipes.items():
-            model = train_reward(votes.take(train), treatment=treatment, seed=seed, sides=part(sides, train))
+        for name, (votes, treatment, *features) in recipes.items():
+            inside = votes.take(train)
+            if features:
+                inside = curated(inside, features[0].take(train), seed)
+            model = train_reward(inside, treatment=treatment, seed=seed, sides=part(sides, train))
             margin = model.margin(held, sides=part(sides, test[at]))
             hits[name][at] = 0.5 + 0.5 * np.sign(margin * truth[at])
     return hits
+
+
+def curated(votes: Votes, features, seed: int) -> Votes:
+    """Training rows as `curate` leaves them by default with one vote per pair: the most suspect tenth weighed down."""
+    votes = votes.with_(split=np.full(len(votes), TRAIN, dtype=np.int8))
+    return curate(votes, -suspicion(votes, features, seed=seed).margin, seed=seed).votes
 
 
 def gain(one: np.ndarray, other: np.ndarray, group: np.ndarray) -> tuple[float, list[float]]:
@@ -113,14 +128,17 @@ def symmetric_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list[
     found: dict[float, dict[str, list[np.ndarray]]] = {rate: {} for rate in RATES}
     for seed in seeds:
         data = ukp_strict_single(data_dir, seed=0)  # the same votes for every seed; flips and folds change
-        sides = raw_sides(data.votes, load_encoder("static"), cache=cache)
+        encoder = load_encoder("static")
+        sides = raw_sides(data.votes, encoder, cache=cache)
+        texts = [encode_cached(encoder, table.to_pylist(), cache) for table in (data.votes.prompts, data.votes.responses)]
+        features = side_features(data.votes, *texts)
         test, truth = judged(data)
         outcome = np.where(data.wrong, 1 - data.votes.outcome, data.votes.outcome).astype(np.int8)
         clean = data.votes.with_(outcome=outcome, p=1.0 - outcome)
         reference = fold_hits(data, sides, {"clean": (clean, "none")}, test, truth, seed)["clean"]
         for rate in RATES:
             noisy = flipped(data, rate, seed)
-            recipes = {"plain": (noisy.votes, "none"), "robust": (noisy.votes, "em")}
+            recipes = {"plain": (noisy.votes, "none"), "em": (noisy.votes, "em"), "robust": (noisy.votes, "em", features)}
             hits = {**fold_hits(noisy, sides, recipes, test, truth, seed), "clean": reference}
             for name, hit in hits.items():
                 found[rate].setdefault(name, []).append(hit)
@@ -130,6 +148,7 @@ def symmetric_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list[
         group, n = data.votes.group[test], len(test)
         value, interval = gain(hits["robust"], hits["plain"], group)
         room, room_interval = gain(hits["clean"], hits["plain"], group)
+        alone, alone_interval = gain(hits["em"], hits["plain"], group)
         claims.append(
             {"claim": f"ukp single vote, {100 * rate:.0f} % symmetric flips: robust minus plain, points", "target": "lower end > -1.0",
              "measured": value, "interval": interval, "n": n, "seeds": seeds, "passed": interval[0] > -1.0}
@@ -137,6 +156,7 @@ def symmetric_part(data_dir, seeds: list[int], cache: str | None) -> tuple[list[
         table[str(rate)] = {
             "accuracy": {name: float(h.mean()) for name, h in hits.items()},
             "clean_minus_plain_points": room, "clean_minus_plain_interval": room_interval,
+            "em_without_curation_minus_plain_points": alone, "em_without_curation_interval": alone_interval,
         }  # fmt: skip
     return claims, table
 

@@ -165,6 +165,17 @@ def test_global_em_estimates_the_flip_rate(cache):
     assert 0.15 < rates[1] - rates[0] < 0.3
 
 
+def test_em_leaves_the_targets_alone_where_there_is_little_to_correct(cache):
+    votes, _ = make(600, seed=6)
+    clean = train_reward(votes, treatment="em", cache=cache)
+    assert clean.info["applied"] is False
+    assert np.array_equal(clean.theta, train_reward(votes, cache=cache).theta)
+    noisy, _ = flip_symmetric(votes, 0.35, seed=1)
+    robust = train_reward(noisy, treatment="em", cache=cache)
+    assert robust.info["applied"] is True
+    assert not np.array_equal(robust.theta, train_reward(noisy, cache=cache).theta)
+
+
 def test_refusals(data, cache, tmp_path):
     votes, _ = data
     with pytest.raises(InputError, match="no treatment 'magic'"):

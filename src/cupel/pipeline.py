@@ -192,14 +192,14 @@ def audit_file(
         if options.trusted:
             result = result.with_trusted(options.trusted)
         if write:
-            save_audit(result, out, redact=options.redact, run=run_record(source, key, options, result))
+            save_audit(result, out, redact=options.redact, run=run_record("audit", source, key, options, result))
     return result
 
 
-def run_record(source: str, key: dict[str, Any] | None, options: RefineOptions, audit: Audit) -> dict[str, Any]:
+def run_record(verb: str, source: str, key: dict[str, Any] | None, options: RefineOptions, audit: Audit) -> dict[str, Any]:
     """`run.json`: input hash, options, seed, encoder hash and versions: what repeats the run."""
     return {
-        "command": command_line(source, options),
+        "command": command_line(f"cupel {verb}", source, options),
         "input": key or input_key(source),
         "options": options.recorded(),
         "seed": options.seed,
@@ -208,11 +208,11 @@ def run_record(source: str, key: dict[str, Any] | None, options: RefineOptions, 
     }
 
 
-def command_line(source: str, options: RefineOptions) -> str:
-    """The command that repeats a run, without the folder it writes into."""
+def command_line(start: str, source: str, options: RefineOptions) -> str:
+    """`start` ("cupel refine") with the words that repeat a run, without the folder it writes into."""
     import shlex
 
-    words = ["cupel", "refine", source]
+    words = [*start.split(), source]
     defaults = RefineOptions()
     for f in fields(RefineOptions):
         value = getattr(options, f.name)
@@ -288,7 +288,7 @@ def refine(source: Any, out: Path, options: RefineOptions, *, progress: Progress
         base = {"audit": audit.to_json(), "flip_above": options.flip_above, "drop": options.drop, "ledger": curated.digest}
         models = train_both(audit, curated, options, stages, base, out, progress)
         evaluation = stages.run("evaluate", base, lambda: _evaluate(audit, models, options), JSON)
-        run = run_record(spooled, None, options, audit)
+        run = run_record("refine", spooled, None, options, audit)
         save_refined(audit, curated, evaluation, out, redact=options.redact, run=run)
     return Refined(audit, curated, evaluation, out)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cupel.audit.surface import SURFACE, surface
+from cupel.encode.surface import SURFACE, surface
 from cupel.errors import InputError
 from cupel.records.schema import Votes
 

@@ -57,5 +57,5 @@ def audit(
     report = result.to_json()
     console.emit(report)
     if not as_json:
-        audit_screen(console, result, out, file)
+        audit_screen(console, result, out, file, options)
     c.check_thresholds(fail_on, report)

@@ -69,5 +69,5 @@ def refine(
         result = run(file, out, options, progress=progress, say=console.say)
     console.emit(result.to_json())
     if not as_json:
-        refine_screen(console, result, out, file)
+        refine_screen(console, result, out, file, options)
     c.check_thresholds(fail_on, result.audit.to_json())

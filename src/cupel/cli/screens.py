@@ -26,41 +26,48 @@ def _number_line(number: dict[str, Any]) -> str:
     return f"{line}; {number['source']}" if number.get("source") else line
 
 
-def _concrete(command: str, out: Path, file: str) -> str:
-    """An action's command with FILE and OUT filled in; the files keep the placeholders, so that they do not depend on where they lie.
+def _concrete(text: str, out: Path, file: str, options: RefineOptions) -> str:
+    """A text with FILE and OUT filled in; the files keep the placeholders, so that they do not depend on where they lie.
 
-    >>> _concrete("cupel review OUT --n 100", Path("out"), "votes.jsonl")
-    'cupel review out --n 100'
+    After `cupel refine` or `cupel audit`, FILE becomes the file with the options of this run, so that the command repeats it.
+
+    >>> from cupel.pipeline import RefineOptions
+    >>> _concrete("cupel refine FILE --out OUT", Path("out"), "votes.jsonl", RefineOptions(map={"group": "topic"}))
+    'cupel refine votes.jsonl --map group=topic --out out'
     """
-    return re.sub(r"\bOUT\b", lambda _: shlex.quote(str(out)), re.sub(r"\bFILE\b", lambda _: shlex.quote(file), command))
+    from cupel.pipeline import command_line
+
+    repeated = command_line("", file, options).strip()
+    text = re.sub(r"\b(cupel (?:refine|audit)) FILE\b", lambda found: f"{found[1]} {repeated}", text)
+    return re.sub(r"\bOUT\b", lambda _: shlex.quote(str(out)), re.sub(r"\bFILE\b", lambda _: shlex.quote(file), text))
 
 
-def _verdict_lines(audit: Audit, numbers: list[dict[str, Any]], out: Path, file: str) -> list[str]:
+def _verdict_lines(audit: Audit, numbers: list[dict[str, Any]], out: Path, file: str, options: RefineOptions) -> list[str]:
     lines = ["", f"{audit.verdict.code}: {audit.verdict.sentence}", ""]
     lines += [_number_line(number) for number in numbers]
     lines.append("")
     for index, action in enumerate(audit.verdict.actions[:MAX_ACTIONS], start=1):
-        lines.append(f"  {index}. {action.text}")
+        lines.append(f"  {index}. {_concrete(action.text, out, file, options)}")
         if action.command:
-            lines.append(f"     {_concrete(action.command, out, file)}")
+            lines.append(f"     {_concrete(action.command, out, file, options)}")
     if audit.verdict.would_change:
         lines.append(f"  Would change this: {audit.verdict.would_change[0]}")
     return lines
 
 
-def audit_screen(console: Console, audit: Audit, out: Path, file: str) -> None:
+def audit_screen(console: Console, audit: Audit, out: Path, file: str, options: RefineOptions) -> None:
     """Verdict, three numbers, next actions, and where the page is."""
     from cupel.report.assemble import headline
 
-    for line in [*_verdict_lines(audit, headline(audit, None), out, file), f"  The page: {out / 'report.html'}"]:
+    for line in [*_verdict_lines(audit, headline(audit, None), out, file, options), f"  The page: {out / 'report.html'}"]:
         console.say(line)
 
 
-def refine_screen(console: Console, result: Refined, out: Path, file: str) -> None:
+def refine_screen(console: Console, result: Refined, out: Path, file: str, options: RefineOptions) -> None:
     """As `audit_screen`, with what training on the data is worth."""
     from cupel.report.assemble import headline, reading
 
-    for line in _verdict_lines(result.audit, headline(result.audit, result.evaluation), out, file):
+    for line in _verdict_lines(result.audit, headline(result.audit, result.evaluation), out, file, options):
         console.say(line)
     console.say(f"  {reading(result.evaluation)}")
     console.say(f"  The page: {out / 'report.html'}")

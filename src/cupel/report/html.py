@@ -13,7 +13,9 @@ from typing import Any
 import jinja2
 
 from cupel.report import text as t
-from cupel.report.view import Limits, build, with_pairs
+from cupel.report.limits import Limits
+from cupel.report.sections import with_pairs
+from cupel.report.view import build
 
 MAX_BYTES = 2_000_000
 

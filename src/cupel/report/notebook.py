@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.report.html import environment
-from cupel.report.view import Limits, build
+from cupel.report.limits import Limits
+from cupel.report.view import build
 
 
 def to_notebook_html(report: Mapping[str, Any]) -> str:

@@ -56,10 +56,18 @@ def wilson(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     >>> wilson(0, 50)[0]
     0.0
     """
+    return wilson_at(k, n, normal_quantile(level))
+
+
+def wilson_at(k: float, n: float, z: float) -> tuple[float, float]:
+    """`wilson` at a given quantile z, e.g. one of the t distribution where n is an effective size from few clusters.
+
+    >>> wilson_at(10, 12, normal_quantile(0.95)) == wilson(10, 12)
+    True
+    """
     if not (n > 0 and -1e-9 <= k <= n * (1 + 1e-9)):
         raise InputError(f"Wilson's interval needs 0 <= k <= n and n > 0, not k = {k!r}, n = {n!r}")
     k = min(max(float(k), 0.0), float(n))
-    z = normal_quantile(level)
     centre = (k + z * z / 2) / (n + z * z)
     half = z * np.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
     low = 0.0 if k == 0 else max(0.0, centre - half)

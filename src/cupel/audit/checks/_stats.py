@@ -7,21 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_Z = 1.959963984540054
-
-
-def wilson(k: float, n: float, z: float = _Z) -> tuple[float, float]:
-    """95 % interval of a share k/n (Wilson 1927); (0, 1) where n is 0.
-
-    >>> tuple(round(x, 3) for x in wilson(10, 12))
-    (0.552, 0.953)
-    """
-    if n <= 0:
-        return 0.0, 1.0
-    p, z2 = k / n, z * z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+from cupel.votes.intervals import wilson_at
 
 
 def binomial_p(k: int, n: int) -> float:
@@ -114,7 +100,7 @@ def clustered_ratio(k: np.ndarray, n: np.ndarray) -> Share:
         return Share(mean, 0.0, 1.0, int(total), g)
     v = g / (g - 1) * float(((k - mean * n) ** 2).sum()) / total**2
     n_eff = min(total, mean * (1 - mean) / v) if v > 0 and 0 < mean < 1 else float(g)
-    low, high = wilson(mean * n_eff, n_eff, z=float(stdtrit(g - 1, 0.975)))
+    low, high = wilson_at(mean * n_eff, n_eff, float(stdtrit(g - 1, 0.975)))
     return Share(mean, low, high, int(total), g)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks._stats import Share, clustered_ratio, wilson
+from cupel.audit.checks._stats import Share, clustered_ratio
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
+from cupel.votes.intervals import wilson
 
 NAME = "cycles"
 SCOPE: Scope = "row"

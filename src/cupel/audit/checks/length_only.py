@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks._stats import binomial_p, clustered_share, logistic, wilson
+from cupel.audit.checks._stats import binomial_p, clustered_share, logistic
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
+from cupel.votes.intervals import wilson
 
 NAME = "length_only"
 SCOPE: Scope = "dataset"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks._stats import wilson
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
+from cupel.votes.intervals import wilson
 
 NAME = "model_concentration"
 SCOPE: Scope = "row"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks._stats import benjamini_hochberg, clustered_share, two_sided_p, wilson
+from cupel.audit.checks._stats import benjamini_hochberg, clustered_share, two_sided_p
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
+from cupel.votes.intervals import wilson
 
 NAME = "position_bias"
 SCOPE: Scope = "dataset"

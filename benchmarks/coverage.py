@@ -135,7 +135,7 @@ def uniform(rng: np.random.Generator, seed: int) -> Ends:
 
 
 def uniform_fixed(rng: np.random.Generator, seed: int) -> Ends:
-    """The same at one rate, .15, where Wilson's interval by itself covers .933 (binomial counts jump)."""
+    """The same at one rate, .15: binomial counts jump, and the coverage of an interval with them (Wilson's would be .933 there)."""
     answer, _, _, _ = rechecked(rng, 0.0, 0.15, 100)
     rate = trusted_uniform(answer)
     return rate.low, rate.high, 0.15
@@ -165,7 +165,7 @@ def crossed(rng: np.random.Generator, seed: int) -> Ends:
 
 
 def crossed_independent(rng: np.random.Generator, seed: int) -> Ends:
-    """The same with seeds that share nothing on a row: the hard case for this bootstrap, which then counts the row noise twice."""
+    """The same with seeds that share nothing on a row: the case in which a bootstrap of both factors counts the row noise three times."""
     group, effect = grouped(rng, 26, 0.08)
     noise = 0.01 * rng.normal(size=(2, 4, 1))
     right = rng.random((2, 4, len(group))) < np.array([0.7, 0.73])[:, None, None] + effect + noise

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 from cupel.errors import InputError
-from cupel.votes.intervals import clopper, cluster_bootstrap, group_sums, resampled_sums, wilson
+from cupel.votes.intervals import agresti_coull, clopper, cluster_bootstrap, group_sums, resampled_sums, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 10), (10, 12), (7, 7), (250, 1000)])
@@ -84,3 +84,14 @@ def test_mean_covers_at_its_level():
         found = cluster_bootstrap(values, groups, seed=seed, draws=400)
         hit += found.low <= 0 <= found.high
     assert 0.90 <= hit / 150 <= 0.99
+
+
+@pytest.mark.parametrize("n", [50, 100, 400])
+def test_agresti_coull_covers_at_every_rate(n):
+    """Exact coverage: the sum of binomial probabilities of the counts whose interval holds the rate."""
+    from scipy.stats import binom
+
+    ends = np.array([agresti_coull(k, n) for k in range(n + 1)])
+    for rate in np.linspace(0.05, 0.4, 36):
+        inside = (ends[:, 0] <= rate) & (rate <= ends[:, 1])
+        assert 0.935 <= binom.pmf(np.arange(n + 1), n, rate)[inside].sum() <= 0.9851

@@ -75,6 +75,25 @@ def wilson_at(k: float, n: float, z: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def agresti_coull(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Agresti and Coull's interval of a proportion k / n: p +- z sqrt(p (1 - p) / N) with N = n + z^2, p = (k + z^2/2) / N.
+
+    For k independent draws of one rate. Counts jump, and with them the coverage of any interval: over n of 50 to 400 and rates of
+    .05 to .40 this one covers .939 to .985 and Wilson's .927 to .978 (exact sums of binomial probabilities). Agresti & Coull 1998,
+    The American Statistician 52.
+
+    >>> [round(x, 4) for x in agresti_coull(15, 100)]
+    [0.0919, 0.234]
+    """
+    if not (n > 0 and 0 <= k <= n):
+        raise InputError(f"the interval needs 0 <= k <= n and n > 0, not k = {k!r}, n = {n!r}")
+    z = normal_quantile(level)
+    total = n + z * z
+    p = (k + z * z / 2) / total
+    half = z * np.sqrt(p * (1 - p) / total)
+    return float(max(0.0, p - half)), float(min(1.0, p + half))
+
+
 def clopper(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion k / n (never below its level, wide for small n).
 

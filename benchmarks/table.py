@@ -18,7 +18,23 @@ from common import HEADER, HERE, RESULTS, row_cells, show, show_interval
 ROOT = HERE.parent
 
 #: What README's first screen shows: (benchmark, words that its claim contains). Claims that fail are shown as failed.
-HEADLINES: tuple[tuple[str, str], ...] = ()
+HEADLINES: tuple[tuple[str, str], ...] = (
+    ("detection", "AUC, content only, 20 % planted, strict pairs"),
+    ("detection", "AUC, graph and content, 20 % planted, strict pairs"),
+    ("detection", "wrong labels in the first 100 of the worklist / in 100 at random, 0 % planted, strict pairs"),
+    ("bounds", "truth inside the bounds of basis single, all runs"),
+    ("bounds", "mean width of the bounds on ukp"),
+    ("label_error", "trusted, ukp 20 %, n = 100: the interval covers the truth"),
+    ("label_error", "trusted, ukp 20 %, n = 100: mean width"),
+    ("cannot_tell", "labels are coin flips, ukp texts"),
+    ("cannot_tell", "ukp, 0-30 % planted"),
+    ("cannot_tell", "blimp, pairs held out (paradigms seen)"),
+    ("robust_training_annotators", "robust minus tuned plain"),
+    ("robust_training_annotators", "robust minus itself with annotator ids shuffled"),
+    ("robust_training_symmetric", "20 % symmetric flips"),
+    ("main_job", "demo from nothing"),
+    ("main_job", "from raw text (seconds)"),
+)
 
 
 def load(directory: Path = RESULTS) -> list[dict[str, Any]]:

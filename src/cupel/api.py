@@ -38,7 +38,13 @@ def read(
     """
     from cupel.records.reading import read as read_votes
 
-    return read_votes(source, map=map, format=format, max_bad=max_bad, heldout=heldout, seed=seed)
+    votes = read_votes(source, map=map, format=format, max_bad=max_bad, heldout=heldout, seed=seed)
+    if isinstance(source, str | Path) and str(source) != "-":
+        from cupel.runs import input_key
+
+        asked = {"map": dict(map) if map else None, "format": format, "max_bad": max_bad, "heldout": heldout}
+        votes = votes.with_(meta={**votes.meta, "read": {"path": str(source), "input": input_key(source), "options": asked}})
+    return votes
 
 
 def audit(
@@ -88,7 +94,7 @@ def evaluate(*models: RewardModel, on: Votes, seed: int = 0, **options: Any) -> 
 
 def refine(source: Any, out: str | Path, **options: Any) -> Refined:
     """Audit, curate, train plain and robust, evaluate and report: the main job. Running again with the same `out` resumes."""
-    from cupel.pipeline import RefineOptions
     from cupel.pipeline import refine as run
+    from cupel.runs import RefineOptions
 
     return run(source, Path(out), RefineOptions(**options))

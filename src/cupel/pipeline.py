@@ -6,14 +6,14 @@ with the same OUT computes only what changed. Outputs carry no clock times: the 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cupel.errors import InputError
+from cupel.runs import RefineOptions, input_key, run_record
 from cupel.stages import JSON, VOTES, Codec, Stages
 
 if TYPE_CHECKING:
@@ -29,37 +29,6 @@ TRAINING_SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
-class RefineOptions:
-    """What a run may be asked for; `run.json` holds these and repeats the run."""
-
-    map: Mapping[str, str] | None = None
-    format: str | None = None
-    max_bad: float = 0.01
-    heldout: float = 0.2
-    encoder: str = "static"
-    device: str = "cpu"
-    allow_download: bool = False
-    only: tuple[str, ...] | None = None
-    against: tuple[str, ...] | None = None
-    trusted: str | None = None
-    sample: int | None = None
-    context: int | None = None
-    flip_above: float | None = None
-    drop: tuple[str, ...] = ()
-    redact: bool = False
-    seed: int = 0
-    force: bool = False
-    cache: str | None = field(default=None, compare=False)
-
-    def recorded(self) -> dict[str, Any]:
-        """The options that change results, as `run.json` records them."""
-        values = asdict(self)
-        for name in ("force", "cache", "device"):
-            values.pop(name)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-@dataclass(frozen=True)
 class Refined:
     """What `refine` returns: the audit, the curated data, and the evaluation of the two models."""
 
@@ -71,29 +40,6 @@ class Refined:
     def to_json(self) -> dict[str, Any]:
         """Audit, curation and evaluation, as the files hold them."""
         return {"audit": self.audit.to_json(), "curation": dict(self.curated.summary), "evaluation": dict(self.evaluation)}
-
-
-def options_from_run(path: Path, file: str | None) -> tuple[str, RefineOptions]:
-    """Input and options of the run that `run.json` describes; `file` overrides where the input lies now.
-
-    Raises InputError if the file is not a run.json or if the input's bytes have changed.
-    """
-    from cupel.records.files import sha256_file
-
-    try:
-        run = json.loads(path.read_text("utf-8"))
-        recorded, source, expected = dict(run["options"]), run["input"]["path"], run["input"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a run.json that cupel wrote ({error}); give the one in the OUT of the run to repeat"
-        ) from error
-    chosen = file or source
-    if expected and Path(chosen).is_file() and sha256_file(Path(chosen)) != expected:
-        raise InputError(f"{chosen} is not the file of that run: its SHA-256 differs from the {expected[:12]}... in {path}. "
-                         "Give the original file, or run without --from.")  # fmt: skip
-    known = {f.name for f in fields(RefineOptions)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
-    return chosen, RefineOptions(**values)
 
 
 # ---- reading and auditing -------------------------------------------------------------------------------------------------------
@@ -118,20 +64,6 @@ def open_stages(out: Path, options: RefineOptions, progress: Progress | None, sa
     return stages
 
 
-def input_key(source: Any) -> dict[str, Any]:
-    """What identifies the input's content: path and SHA-256 of a file or of the files of a folder."""
-    from cupel.records.files import sha256_file
-
-    if source == "-":
-        return {"path": "-", "sha256": None}
-    path = Path(source)
-    if not path.exists():
-        raise InputError(
-            f"there is no file {source}. Give a path to preferences (JSONL, JSON, CSV, Parquet, .gz of them) or - for standard input."
-        )
-    return {"path": str(source), "sha256": sha256_file(path)}
-
-
 def spool(source: Any, out: Path) -> Any:
     """Standard input is kept once as OUT/.stages/stdin, so that an interrupted run can resume without it."""
     import os
@@ -150,7 +82,7 @@ def spool(source: Any, out: Path) -> Any:
 
 def read_stage(source: str, options: RefineOptions, stages: Stages) -> tuple[Votes, dict[str, Any]]:
     """The votes with their split, and the key of their content."""
-    from cupel.api import read
+    from cupel.records.reading import read
 
     key = {**input_key(source), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
            "heldout": options.heldout, "seed": options.seed}  # fmt: skip
@@ -194,38 +126,6 @@ def audit_file(
         if write:
             save_audit(result, out, redact=options.redact, run=run_record("audit", source, key, options, result))
     return result
-
-
-def run_record(verb: str, source: str, key: dict[str, Any] | None, options: RefineOptions, audit: Audit) -> dict[str, Any]:
-    """`run.json`: input hash, options, seed, encoder hash and versions: what repeats the run."""
-    return {
-        "command": command_line(f"cupel {verb}", source, options),
-        "input": key or input_key(source),
-        "options": options.recorded(),
-        "seed": options.seed,
-        "encoder": dict(audit.encoder),
-        "versions": dict(audit.versions),
-    }
-
-
-def command_line(start: str, source: str, options: RefineOptions) -> str:
-    """`start` ("cupel refine") with the words that repeat a run, without the folder it writes into."""
-    import shlex
-
-    words = [*start.split(), source]
-    defaults = RefineOptions()
-    for f in fields(RefineOptions):
-        value = getattr(options, f.name)
-        if f.name in ("cache", "force", "device") or value == getattr(defaults, f.name):
-            continue
-        flag = "--" + f.name.replace("_", "-")
-        if isinstance(value, Mapping):
-            words += [part for k, v in value.items() for part in (flag, f"{k}={v}")]
-        elif isinstance(value, tuple):
-            words += [part for v in value for part in (flag, str(v))]
-        else:
-            words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
 
 
 def _against_texts(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +57,10 @@ class Codec:
 
 @dataclass
 class Stages:
-    """A folder of finished stages. With `directory=None` nothing is kept and every stage is computed."""
+    """A folder of finished stages. With `directory=None` nothing is kept and every stage is computed.
+
+    Either way a value is what was written and read back, so that Python, the command line and a resumed run compute with the same.
+    """
 
     directory: Path | None = None
     on_start: Callable[[str], None] | None = None
@@ -67,7 +71,9 @@ class Stages:
         if self.directory is None:
             if self.on_start:
                 self.on_start(name)
-            value = compute()
+            with tempfile.TemporaryDirectory() as folder:
+                codec.save(Path(folder), compute())
+                value = codec.load(Path(folder))
             if self.on_done:
                 self.on_done(name, False)
             return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from cupel.errors import InputError
 
 def _audited(out: Path, file: str | None = None) -> Any:
     """The audit that OUT holds, from its stages; computed again where the code or the input has changed."""
-    from cupel.pipeline import audit_file, options_from_run
+    from cupel.pipeline import audit_file
+    from cupel.runs import options_from_run
 
     if not (out / "run.json").is_file():
         raise InputError(
@@ -34,7 +36,18 @@ def write_review(out: Path, *, n: int = 100, force: bool = False, dry_run: bool 
     if not dry_run:
         sheet.to_csv(path)
     parts = ", ".join(f"{count} {part}" for part, count in sheet.parts.items())
-    return {"path": str(path), "n": len(sheet), "parts": parts, "command": f"cupel audit FILE --out {out} --trusted {path}"}
+    return {"path": str(path), "n": len(sheet), "parts": parts, "command": f"{_command(out)} --out {out} --trusted {path}"}
+
+
+def _command(out: Path) -> str:
+    """The command that wrote `out`, without an earlier --trusted."""
+    import json
+
+    from cupel.runs import command_line, options_from_run
+
+    source, options = options_from_run(out / "run.json", None)
+    verb = json.loads((out / "run.json").read_text("utf-8"))["command"].split()[1]
+    return command_line(f"cupel {verb}", source, replace(options, trusted=None))
 
 
 def _disagreement(audit: Any, out: Path) -> np.ndarray | None:

@@ -18,7 +18,7 @@ LEVEL = {
     "votes": 2, "encode": 2,
     "objectives": 3, "noise": 3, "scorers": 3,
     "learners": 4,
-    "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5,
+    "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5, "runs": 5,
     "api": 6, "pipeline": 6, "tasks": 6,
     "cli": 7, "__main__": 7,
 }  # fmt: skip
@@ -26,7 +26,7 @@ LEVEL = {
 VOCABULARY = "cupel.audit.types"
 #: doors that import what they open only when it is called
 LAZY = {"__init__", "_verbs"}
-NO_TORCH = {"records", "votes", "audit", "curate", "report", "evaluate", "api", "stages", "pipeline", "tasks", "cli", "errors"}
+NO_TORCH = {"records", "votes", "audit", "curate", "report", "evaluate", "api", "stages", "runs", "pipeline", "tasks", "cli", "errors"}
 NO_TORCH_AT_TOP = {"encode", "learners", "environment"}
 TORCH_FAMILY = {"torch", "transformers", "accelerate", "peft"}
 UPSTREAMS = {"trl", "datasets", "diffusers", "ray"}

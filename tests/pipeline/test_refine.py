@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cupel.pipeline import RefineOptions, options_from_run, refine
+from cupel.pipeline import refine
+from cupel.runs import RefineOptions, options_from_run
 
 FILES = (
     "audit.json", "evaluation.json", "heldout.parquet", "ledger.jsonl", "quarantine.jsonl", "report.html",
@@ -62,7 +63,8 @@ def test_run_json_repeats_the_run(finished: Path, cache: Path, tmp_path: Path) -
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from cupel.pipeline import RefineOptions, refine
+from cupel.pipeline import refine
+from cupel.runs import RefineOptions
 from cupel.stages import Stages
 file, out, cache, stop = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 seen = 0
@@ -109,3 +111,21 @@ def test_killed_at_random_moments_it_resumes_to_the_same_bytes(finished: Path, s
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path) == digests(finished)
     assert os.listdir(tmp_path / ".stages")
+
+
+def test_an_audit_saved_in_python_has_the_bytes_of_the_command(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cupel
+    from cupel.cli import run
+
+    monkeypatch.setenv("CUPEL_CACHE", str(tmp_path / "cache"))
+    assert run(["audit", str(small_file), "--map", "group=topic", "--out", str(tmp_path / "cli"), "--quiet"]) == 0
+    cupel.audit(cupel.read(small_file, map={"group": "topic"})).save(tmp_path / "api")
+    written = sorted(path.name for path in (tmp_path / "api").iterdir())
+    assert written == ["audit.json", "quarantine.jsonl", "report.html", "run.json", "verdicts.parquet"]
+    assert [name for name in written if (tmp_path / "api" / name).read_bytes() != (tmp_path / "cli" / name).read_bytes()] == []
+    cupel.audit(cupel.read([*_few_rows()])).save(tmp_path / "rows")
+    assert not (tmp_path / "rows" / "run.json").exists()
+
+
+def _few_rows() -> list[dict[str, str]]:
+    return [{"prompt": f"q{i}", "chosen": f"a good answer {i}", "rejected": f"bad {i}"} for i in range(40)]

@@ -59,6 +59,7 @@ class Audit:
     options: Mapping[str, Any] = field(default_factory=dict)
     trusted: Mapping[str, Any] | None = None
     answers: Answers | None = None
+    trusted_path: str | None = None
 
     # ---- tables -------------------------------------------------------------------------------------------------------------
 
@@ -155,10 +156,14 @@ class Audit:
         return curate_audit(self, flip_above=flip_above, drop=tuple(drop))
 
     def save(self, directory: str | Path) -> Path:
-        """Write audit.json, verdicts.parquet, report.html and quarantine.jsonl: the same bytes as the command line."""
-        from cupel.report.assemble import save_audit
+        """Write audit.json, verdicts.parquet, report.html, quarantine.jsonl and, where a command repeats it, run.json.
 
-        return save_audit(self, Path(directory))
+        The same bytes as `cupel audit` writes for votes that `cupel.read` took from a file.
+        """
+        from cupel.report.assemble import save_audit
+        from cupel.runs import record_of
+
+        return save_audit(self, Path(directory), run=record_of(self))
 
     def with_(self, **changes: Any) -> Audit:
         """A copy with some fields replaced."""

@@ -6,7 +6,7 @@ rows gave, are always kept, and enter no estimate: permuting their labels change
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,12 @@ def assemble(
     encoder: dict[str, Any],
     trusted: dict[str, Any] | None = None,
     p_correct: np.ndarray | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Audit:
-    """An Audit from its measured parts: the row verdicts and the file's verdict are pure functions of them."""
+    """An Audit from its measured parts: the row verdicts and the file's verdict are pure functions of them.
+
+    recorded: options as an earlier audit recorded them, instead of `options`.
+    """
     known = _known(votes, rows, rate) if p_correct is None else p_correct
     scores = Scores(
         suspicion=rows["suspicion"],
@@ -113,9 +117,20 @@ def assemble(
         seed=options.seed,
         encoder=encoder,
         versions=versions(),
-        options={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()},
+        options=_recorded(options) if recorded is None else recorded,
         trusted=trusted,
     )
+
+
+def _recorded(options: AuditOptions) -> dict[str, Any]:
+    """The options as `audit.json` holds them; of the texts to look for, their number and hash."""
+    import hashlib
+
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
+    if options.against is not None:
+        content = "\0".join(options.against).encode("utf-8", "surrogatepass")
+        values["against"] = {"texts": len(options.against), "sha256": hashlib.sha256(content).hexdigest()}
+    return values
 
 
 def sample_votes(votes: Votes, n: int, seed: int) -> Votes:
@@ -228,9 +243,8 @@ def apply_trusted(audit: Audit, path: Path) -> Audit:
         "content_margin": audit.scores.content_margin,
         "label_predictability": audit.scores.label_predictability,
     }
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in audit.options.items()}
-    options = AuditOptions(**given)
     again = assemble(
-        audit.votes, options, list(audit.findings), rows, audit.power, rate, dict(audit.encoder), answers.to_json(), p_correct=known
-    )
-    return again.with_(answers=answers)
+        audit.votes, AuditOptions(seed=audit.seed), list(audit.findings), rows, audit.power, rate, dict(audit.encoder), answers.to_json(),
+        p_correct=known, recorded=audit.options,
+    )  # fmt: skip
+    return again.with_(answers=answers, trusted_path=str(path))

@@ -41,7 +41,8 @@ def audit(
 ) -> None:
     """Audit a file and write the results into `--out`."""
     from cupel.cli.screens import audit_screen, dry_run_screen
-    from cupel.pipeline import RefineOptions, audit_file
+    from cupel.pipeline import audit_file
+    from cupel.runs import RefineOptions
 
     console = c.Console(json=as_json, quiet=quiet, no_progress=no_progress)
     options = RefineOptions(

@@ -47,8 +47,8 @@ def refine(
     """Chain audit, curate, train and evaluate, and end in one screen and one page."""
     from cupel.cli.screens import dry_run_screen, refine_screen
     from cupel.errors import InputError
-    from cupel.pipeline import RefineOptions, options_from_run
     from cupel.pipeline import refine as run
+    from cupel.runs import RefineOptions, options_from_run
 
     console = c.Console(json=as_json, quiet=quiet, no_progress=no_progress)
     if from_run is not None:

@@ -11,7 +11,8 @@ from cupel.cli.common import Console, estimate_words
 
 if TYPE_CHECKING:
     from cupel.audit.result import Audit
-    from cupel.pipeline import Refined, RefineOptions
+    from cupel.pipeline import Refined
+    from cupel.runs import RefineOptions
 
 MAX_ACTIONS = 4
 
@@ -31,11 +32,11 @@ def _concrete(text: str, out: Path, file: str, options: RefineOptions) -> str:
 
     After `cupel refine` or `cupel audit`, FILE becomes the file with the options of this run, so that the command repeats it.
 
-    >>> from cupel.pipeline import RefineOptions
+    >>> from cupel.runs import RefineOptions
     >>> _concrete("cupel refine FILE --out OUT", Path("out"), "votes.jsonl", RefineOptions(map={"group": "topic"}))
     'cupel refine votes.jsonl --map group=topic --out out'
     """
-    from cupel.pipeline import command_line
+    from cupel.runs import command_line
 
     repeated = command_line("", file, options).strip()
     text = re.sub(r"\b(cupel (?:refine|audit)) FILE\b", lambda found: f"{found[1]} {repeated}", text)

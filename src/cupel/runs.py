@@ -123,5 +123,5 @@ def record_of(audit: Audit) -> dict[str, Any] | None:
     if asked is None or audit.options.get("against") is not None:
         return None
     given = {**asked["options"], **{k: v for k, v in audit.options.items() if k not in ("device", "against")}}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return run_record("audit", asked["path"], dict(asked["input"]), RefineOptions(**values, trusted=audit.trusted_path), audit)

@@ -17,7 +17,7 @@ def test_fragment_is_small_and_leaks_no_style(report, parse):
     text = seen.text()
     for part in (
         "Train on curated rows",
-        "12.4 %",
+        "12.4\u00a0%",
         "8.3 to 17.1",
         "Of 100 planted errors it would catch 46",
         "cupel review out --n 100",

@@ -120,7 +120,7 @@ def _actions(
 ) -> list[Action]:
     actions: list[Action] = []
     for finding in broken[:2]:
-        actions.append(Action(f"Repair {finding.name}: {finding.count:,} rows. {finding.remedy}".strip()))
+        actions.append(Action(f"Repair {finding.name.replace('_', ' ')}: {finding.count:,} rows. {finding.remedy}".strip()))
     review = f"cupel review {out} --n 100"
     back = f"cupel refine {file} --out {out} --trusted {out}/review.csv"
     if code in {"recheck", "cannot_tell"}:
@@ -138,7 +138,7 @@ def _actions(
                               f"cupel audit {file} --out {out} --encoder minilm"))  # fmt: skip
     for finding in [f for f in found if f.scope == "dataset" and f.severity in {"warning", "error"}][:2]:
         if finding.remedy:
-            actions.append(Action(f"{finding.name}: {finding.remedy}"))
+            actions.append(Action(f"{finding.name.replace('_', ' ').capitalize()}: {finding.remedy}"))
     return actions
 
 

@@ -33,4 +33,4 @@ class Limits:
 
 def texts(values: Any, limits: Limits) -> list[str]:
     """The first values of a list, each made visible and cut."""
-    return [t.short(value, limits.text) for value in list(values or [])[: limits.items]]
+    return [t.said(value, limits.text) for value in list(values or [])[: limits.items]]

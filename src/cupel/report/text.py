@@ -64,6 +64,15 @@ def short(value: Any, limit: int) -> str:
     return f"{text} \u2026 ({count(omitted)} more characters)" if omitted else text
 
 
+def said(value: Any, limit: int) -> str:
+    """`short` for a sentence of ours: a number and its per cent sign stay on one line, a minus is a minus.
+
+    >>> said("-0.5 points, 3 %", 80) == "\u22120.5 points, 3\u00a0%"
+    True
+    """
+    return re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", re.sub(r"(?<=\d) %", "\u00a0%", short(value, limit)))
+
+
 def label(text: str, width: int = 26) -> str:
     """A text short enough to stand in a picture: at most `width` letters, wide ones counted twice, then an ellipsis.
 

@@ -51,7 +51,7 @@ def build(report: Mapping[str, Any], limits: Limits, *, redact: bool) -> dict[st
         "verdict": _verdict(given, limits),
         "numbers": [_number(item, limits) for item in list(report.get("numbers") or [])[:6]],
         "actions": [
-            {"text": t.short(item.get("text", ""), limits.text), "command": t.short(item.get("command") or "", limits.text)}
+            {"text": t.said(item.get("text", ""), limits.text), "command": t.short(item.get("command") or "", limits.text)}
             for item in list(given.get("actions") or [])[: limits.items]
         ],
         "would_change": texts(given.get("would_change"), limits),
@@ -76,19 +76,19 @@ def _verdict(given: Mapping[str, Any], limits: Limits) -> dict[str, str] | None:
     if code not in VERDICTS:
         raise ValueError(f"verdict code {code!r} is none of {', '.join(VERDICTS)}")
     tone, words, sentence = VERDICTS[code]
-    return {"code": code, "tone": tone, "words": words, "sentence": t.short(given.get("sentence") or sentence, limits.text)}
+    return {"code": code, "tone": tone, "words": words, "sentence": t.said(given.get("sentence") or sentence, limits.text)}
 
 
 def _number(item: Mapping[str, Any], limits: Limits) -> dict[str, str]:
-    value = t.short(item.get("value", ""), 40)
+    value = t.said(item.get("value", ""), 40)
     unit = "points" if value.endswith("points") else "percent" if "%" in value else "plain"
     between = t.interval(item.get("low"), item.get("high"), unit=unit, digits=2 if unit == "plain" else 1)
     return {
-        "label": t.short(item.get("label", ""), limits.name),
+        "label": t.said(item.get("label", ""), limits.name),
         "value": value,
         "interval": between,
         "n": "" if item.get("n") is None else t.count(item["n"]),
-        "source": t.short(item.get("source") or "", limits.name),
+        "source": t.said(item.get("source") or "", limits.name),
         "note": t.short(item.get("note") or "", limits.text),
     }
 

@@ -14,6 +14,7 @@ from cupel.errors import RecordError
 from cupel.records.arrow import pc
 from cupel.records.columns import Frame, as_strings
 from cupel.records.formats import Parsed
+from cupel.records.formats.unfolding import NO_COMPARISON
 from cupel.records.groups import connected
 from cupel.records.schema import BOTH_BAD, HELDOUT, SKIP, TIE, TRAIN, A, B, Quarantined, Votes
 from cupel.records.sources import Rows
@@ -34,8 +35,12 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
     ids = _given_ids(frame)
     keep = np.ones(len(frame), dtype=bool)
     keep[list(frame.bad)] = False
-    quarantine = sorted([*rows.quarantine, *_set_aside(rows, frame)], key=lambda q: q.line)
-    total = len(frame) + len(rows.quarantine)
+    aside = _set_aside(rows, frame)
+    total, losses = len(frame) + len(rows.quarantine), []
+    if rows.unfolded is not None:
+        total = rows.unfolded.n_rows
+        aside, losses = _whole_rows(rows, keep, aside)
+    quarantine = sorted([*rows.quarantine, *aside], key=lambda q: q.line)
     _refuse(quarantine, total, max_bad, rows.name)
 
     index = pa.array(np.flatnonzero(keep))
@@ -74,6 +79,8 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
         "columns": dict(sorted(frame.names.items())),
         "groups": f"column {frame.names['group']}" if frame.has("group") else "connected prompts and responses",
         "n_rows": total,
+        "n_rows_kept": total - len(quarantine),
+        "losses": (*(rows.unfolded.losses if rows.unfolded is not None else ()), *losses),
     }
     return Votes(
         prompts=prompts,
@@ -220,9 +227,28 @@ def _set_aside(rows: Rows, frame: Frame) -> list[Quarantined]:
     return [Quarantined(int(rows.line[row]), *frame.bad[row], _raw(found)) for row, found in zip(order, raw, strict=True)]
 
 
+def _whole_rows(rows: Rows, keep: np.ndarray, aside: list[Quarantined]) -> tuple[list[Quarantined], list[str]]:
+    """Comparisons that were set aside -> source rows of which nothing is left, and a sentence for those of which something is."""
+    unfolded = rows.unfolded
+    assert unfolded is not None
+    kept = {*unfolded.first[keep].tolist(), *unfolded.second[keep].tolist()}
+    gone: dict[int, Quarantined] = {}
+    partly: Counter[str] = Counter()
+    lost = np.flatnonzero(~keep)
+    for found, row in zip(aside, lost, strict=True):
+        lines = {int(unfolded.first[row]), int(unfolded.second[row])} - kept
+        for line in lines:
+            gone.setdefault(line, Quarantined(line, found.reason, found.detail, found.raw))
+        if not lines:
+            partly[f"{found.reason}: {found.detail}"] += 1
+    said = [f"{count:,} comparisons of rows that hold others are left out ({reason})" for reason, count in sorted(partly.items())]
+    return [gone[line] for line in sorted(gone)], said
+
+
 def _refuse(quarantine: list[Quarantined], total: int, max_bad: float, name: str) -> None:
-    """Stop before any work where too many rows are unusable."""
-    if not quarantine or (len(quarantine) <= max_bad * total and len(quarantine) < total):
+    """Stop before any work where too many rows are unusable. A sound row that holds no comparison is set aside, but is no fault."""
+    faults = sum(q.reason != NO_COMPARISON for q in quarantine)
+    if not quarantine or (faults <= max_bad * total and len(quarantine) < total):
         return
     counts = Counter(q.reason for q in quarantine)
     parts = []
@@ -233,5 +259,5 @@ def _refuse(quarantine: list[Quarantined], total: int, max_bad: float, name: str
     raise RecordError(
         f"{len(quarantine):,} of {total:,} rows of {name} cannot be used ({none}allowed: {max_bad:.2%}): {'; '.join(parts)}. "
         f"Correct them, name the columns with --map NEW=COLUMN, or allow more with --max-bad "
-        f"{min(1.0, len(quarantine) / total + 0.005):.2f}."
+        f"{min(1.0, faults / total + 0.005):.2f}."
     )

@@ -59,6 +59,9 @@ SIDES: tuple[tuple[str, str, int | None], ...] = (
     ("first", "second", None),
 )
 
+#: keys of a message that are part of what it says beside its content
+CALLS = ("tool_calls", "function_call")
+
 #: canonical columns that hold a text or a chat list, and those that hold names
 TEXTUAL = frozenset({"prompt", "chosen", "rejected", "conversation_a", "conversation_b", "response_a", "response_b"})
 NAMING = frozenset({"vote", "id", "item_id", "annotator", "group", "model_first", "model_second", "gold", "split"})
@@ -186,7 +189,9 @@ class Frame:
         as_text = is_text(values.type)
         for row, value in enumerate(values.to_pylist()):
             chat = text_.messages(value.strip()) if as_text and value is not None else value
-            if isinstance(chat, list):
+            if isinstance(chat, list) and not as_text:
+                chat = present(chat)
+            elif isinstance(chat, list):
                 chat = [{k: v for k, v in m.items() if v is not None or k == "content"} if isinstance(m, dict) else m for m in chat]
             if not text_.is_chat(chat):
                 reason = "missing_text" if value is None else "empty_side" if value in ("", []) else "not_a_chat"
@@ -278,15 +283,35 @@ class Frame:
 
 
 def side_text(chat: list[dict[str, Any]], prompt: bool) -> str:
-    """A chat list as the text of a prompt or of a response (a single assistant message is its content)."""
+    """A chat list as the text of a prompt or of a response (a single assistant message that says nothing else is its content).
+
+    >>> side_text([{"role": "assistant", "content": "So."}], False)
+    'So.'
+    >>> side_text([{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], False)
+    '[{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}]'
+    """
     if (
         not prompt
         and len(chat) == 1
         and chat[0]["role"] == "assistant"
         and (chat[0]["content"] is None or isinstance(chat[0]["content"], str))
+        and not any(chat[0].get(key) for key in CALLS)
     ):
         return chat[0]["content"] or ""
     return text_.canonical(chat)
+
+
+def present(value: Any) -> Any:
+    """A nested value without the keys that have no value: Arrow gives every object of a column the keys of all of them.
+
+    `content` stays, because a message must have one. An explicit null inside a message cannot be told from an absent key.
+
+    >>> present([{"role": "tool", "content": None, "name": None, "tool_calls": [{"id": "1", "type": None}]}])
+    [{'role': 'tool', 'content': None, 'tool_calls': [{'id': '1'}]}]
+    """
+    if isinstance(value, dict):
+        return {key: present(item) for key, item in value.items() if item is not None or key == "content"}
+    return [present(item) for item in value] if isinstance(value, list) else value
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -10,6 +10,7 @@ from cupel.records import sources
 from cupel.records.build import build
 from cupel.records.columns import Frame, did_you_mean, kinds
 from cupel.records.formats import choose
+from cupel.records.formats.unfolding import unfold
 from cupel.records.schema import Votes
 
 
@@ -39,7 +40,10 @@ def read(
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)
     _require(frame, importer.NAME, importer.NEEDS)
-    votes = build(rows, frame, importer.parse(frame), name=importer.NAME, order_known=importer.ORDER_KNOWN, max_bad=max_bad)
+    parsed = importer.parse(frame)
+    if parsed.origin is not None:
+        rows, frame, parsed = unfold(rows, frame, parsed)
+    votes = build(rows, frame, parsed, name=importer.NAME, order_known=importer.ORDER_KNOWN, max_bad=max_bad)
     if "split" in frame.mapped:
         from cupel.records.splits import given
 
@@ -53,7 +57,7 @@ def read(
 
 def _require(frame: Frame, name: str, needs: tuple[str, ...]) -> None:
     """A format that was asked for must have its columns."""
-    missing = [column for column in needs if not frame.has(column)]
+    missing = [column for column in needs if not frame.has(column) and column not in frame.columns]
     if missing:
         hint = did_you_mean(missing[0], frame.columns)
         raise RecordError(

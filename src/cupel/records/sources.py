@@ -25,6 +25,16 @@ BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, IndexError, OverflowEr
 
 
 @dataclass
+class Unfolded:
+    """Where comparisons came from when rows are not comparisons: the lines of both sides, the number of source rows, what was lost."""
+
+    first: np.ndarray
+    second: np.ndarray
+    n_rows: int
+    losses: tuple[str, ...] = ()
+
+
+@dataclass
 class Rows:
     """Rows as they came: columns, the line (or row) number of each, and what could not be read at all."""
 
@@ -33,6 +43,7 @@ class Rows:
     quarantine: list[Quarantined] = field(default_factory=list)
     name: str = "rows"
     notes: list[str] = field(default_factory=list)
+    unfolded: Unfolded | None = None
 
 
 def load(source: Any, kinds: Mapping[str, str] | None = None) -> Rows:

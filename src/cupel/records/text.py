@@ -62,13 +62,25 @@ def render(text: str) -> str:
     ('Why?', 'Why?')
     >>> render('[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]')
     'user: Hi\\n\\nassistant: Hello'
+    >>> render('[{"role":"assistant","content":null,"tool_calls":[{"name":"tide"}]}]')
+    '[{"name": "tide"}]'
     """
     chat = messages(text)
     if chat is None:
         return text
     if len(chat) == 1:
-        return content_text(chat[0]["content"])
-    return "\n\n".join(f"{m['role']}: {content_text(m['content'])}" for m in chat)
+        return _said(chat[0])
+    return "\n\n".join(f"{m['role']}: {_said(m)}" for m in chat)
+
+
+def _said(message: dict[str, Any]) -> str:
+    """The words of a message, then its tool calls as JSON."""
+    words = content_text(message["content"])
+    calls = message.get("tool_calls") or message.get("function_call")
+    if not calls:
+        return words
+    called = json.dumps(calls, ensure_ascii=False, sort_keys=True)
+    return f"{words}\n{called}" if words else called
 
 
 def content_text(content: Any) -> str:

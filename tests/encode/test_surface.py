@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cupel.encode.surface import SURFACE, surface
+from cupel.encode.scan import Lexicon, Scan, hash_word
+from cupel.encode.surface import SURFACE, facts_slow, surface
 
 
 def column(facts, name):
@@ -33,3 +34,55 @@ def test_a_ten_megabyte_field_costs_little_and_keeps_its_length():
     facts = surface(["word " * 2_000_000])
     assert column(facts, "log_characters")[0] == pytest.approx(np.log1p(10_000_000), rel=1e-5)
     assert column(facts, "log_words")[0] == pytest.approx(np.log(2_000_000), rel=1e-3)
+
+
+# ---- the fast path against its twin ---------------------------------------------------------------------------------------------------
+
+PIECES = (
+    "a", "b", "I", "i", "am", "can", "not", "cannot", "sorry", "as an ai", "don't", "rock'n'roll", "x’y", "thier", "HTTP://x", "tttt",
+    "ZZZ", "_", "abc_def", "x.y.z", ".", "...", "?!", ";", ",", "  ", " ", " i ", "\n", "\n\n- ", "\n • ", "\n12) ", "\n# h", "\r\n", "\t",
+    "**b**", "```", "“", "”", "«", "—", "–", "é", "É", "中文", "。", "\u3000", "\x1c", "\x00", "İ", "ΑΣ", "\u212a", "Ⓐ", "\ud800", "9",
+    "1234567", "(", "]",
+)  # fmt: skip
+
+
+def assert_twins(texts):
+    slow = np.array([facts_slow(text) for text in texts], dtype=np.float32).reshape(len(texts), len(SURFACE))
+    fast = surface(texts)
+    far = np.argwhere(np.abs(fast - slow) > 1e-6 * (1 + np.abs(slow)))
+    assert not len(far), [(SURFACE[k], texts[row], float(fast[row, k]), float(slow[row, k])) for row, k in far[:3]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5))
+def test_the_facts_of_many_texts_equal_those_of_one_at_a_time(texts):
+    assert_twins(texts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_the_same_for_any_characters(texts):
+    assert_twins(texts)
+
+
+def test_the_same_over_the_borders_of_chunks(monkeypatch):
+    texts = [f"{'word ' * (i % 7)}Number {i}. i can't! {'- x' if i % 3 else ''}" for i in range(60)]
+    whole = surface(texts)
+    monkeypatch.setattr("cupel.encode.scan.CHUNK", 50)
+    monkeypatch.setattr("cupel.encode.scan.chunks.__defaults__", (50,))
+    assert surface(texts).tobytes() == whole.tobytes()
+    assert_twins(texts)
+
+
+def test_a_lexicon_finds_its_words_and_no_others():
+    words = [f"word{i}" for i in range(200)]
+    lexicon = Lexicon([words[:150], words[100:]])
+    found = lexicon(np.array([hash_word(w) for w in [*words, "word", "zebra"]], dtype=np.uint64))
+    assert found.tolist() == [1] * 100 + [3] * 50 + [2] * 50 + [0, 0]
+
+
+def test_equal_words_have_equal_hashes_wherever_they_stand():
+    scan = Scan(["The cat", "a CAT the"])
+    begin, end = scan.runs(scan.code > 64)
+    hashes = scan.hashes(scan.prefix(), begin, end)
+    assert hashes[0] == hashes[4] != hashes[1] == hashes[3]

@@ -1,0 +1,292 @@
+"""Processor time and peak memory of the checks and of the audit at 10^4, 10^5 and 10^6 comparisons, and their exponents.
+
+    python benchmarks/scaling_audit.py [--data DIR] [--sizes 10000 100000 1000000] [--layout pairs] [--profile NAME]
+
+Comparisons are made of real words: every text is cut together from runs of six to fourteen words of public texts (arguments, worked
+solutions, dialogues, reviews), in the lengths of the bundled debates, so that words and punctuation are real and no text is a near-copy
+of another. `pairs` gives each comparison two responses of its own and four comparisons a prompt (2 n different responses: the hardest
+case); `fours` gives each prompt four responses, compared each with each. The longer side wins more often than not, 10 % of labels are
+turned round.
+
+"Embeddings given": the vectors of all texts lie in the cache, and the audit reads them from there. Each measurement is a fresh process
+with one thread of linear algebra; reading the file is not part of it. Processor seconds are those of the kernel (user and system, all
+threads), memory is the largest resident set less the bytes of the vectors. "From raw text" is the same with an empty cache, against
+`encoder.encode` of the same texts in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import HERE, arguments, write_result
+
+DEMO = HERE.parent / "examples" / "data" / "ukp_votes.parquet"
+SOURCES = ("gsm8k_solutions/solutions", "hh_harmless/pairs", "opinpref/pairs", "ukp_convarg/ranking", "text/permissive")
+DIM_BYTES = 4
+
+
+# ---- the data -------------------------------------------------------------------------------------------------------------------
+
+
+def corpus(data: Path) -> tuple[list[str], np.ndarray]:
+    """(words of the public texts end to end, lengths in words of the bundled arguments)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts: dict[str, None] = {}
+    for name in SOURCES:
+        path = data / f"{name}.parquet"
+        if path.is_file():
+            table = pq.read_table(path)
+            for column in table.column_names:
+                if pa.types.is_large_string(table[column].type) or pa.types.is_string(table[column].type):
+                    values = table[column].unique().to_pylist()
+                    texts.update(dict.fromkeys(v for v in values if v and v.count(" ") >= 20 and not v.startswith(("{", "["))))
+    demo = pq.read_table(DEMO)
+    arguments_ = [t for c in ("response_a", "response_b") for t in demo[c].unique().to_pylist()]
+    texts.update(dict.fromkeys(arguments_))
+    lengths = np.array([len(t.split()) for t in arguments_])
+    return [word for text in texts for word in text.split(" ")], lengths
+
+
+def made_texts(words: list[str], lengths: np.ndarray, n: int, rng: np.random.Generator) -> list[str]:
+    """n texts of runs of 6 to 14 words; lengths drawn from `lengths`."""
+    wanted = rng.choice(lengths, size=n)
+    pieces = np.maximum(1, np.round(wanted / 10)).astype(int)
+    runs = np.maximum(3, np.minimum(rng.integers(6, 15, size=int(pieces.sum())), np.repeat(wanted, pieces)))
+    starts = rng.integers(0, len(words) - 16, size=len(runs))
+    ends = np.cumsum(pieces)
+    out = []
+    at = 0
+    for end in ends.tolist():
+        out.append(" ".join([" ".join(words[s : s + r]) for s, r in zip(starts[at:end].tolist(), runs[at:end].tolist(), strict=True)]))
+        at = end
+    return out
+
+
+def write_data(path: Path, data: Path, n: int, layout: str, seed: int) -> None:
+    """A file of n comparisons: prompt, two responses, vote, annotator."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    words, lengths = corpus(data)
+    if layout == "pairs":
+        n_responses, prompt = 2 * n, np.arange(n) // 4
+        a, b = 2 * np.arange(n), 2 * np.arange(n) + 1
+    else:
+        groups = -(-n // 6)
+        i, j = np.triu_indices(4, 1)
+        n_responses, prompt = 4 * groups, np.repeat(np.arange(groups), 6)[:n]
+        a, b = (
+            (np.repeat(4 * np.arange(groups), 6) + np.tile(i, groups))[:n],
+            (np.repeat(4 * np.arange(groups), 6) + np.tile(j, groups))[:n],
+        )
+    responses = np.array(made_texts(words, lengths, n_responses, rng), dtype=object)
+    prompts = np.array(made_texts(words, np.array([8, 12, 20, 30]), int(prompt.max()) + 1, rng), dtype=object)
+    size = np.array([len(t) for t in responses])
+    quality = np.log(np.maximum(size, 1)) + rng.normal(scale=0.5, size=n_responses)
+    swap = rng.random(n) < 0.5
+    a, b = np.where(swap, b, a), np.where(swap, a, b)
+    won = (quality[a] > quality[b]) ^ (rng.random(n) < 0.1)
+    table = pa.table(
+        {
+            "prompt": pa.array(prompts[prompt], pa.large_string()),
+            "response_a": pa.array(responses[a], pa.large_string()),
+            "response_b": pa.array(responses[b], pa.large_string()),
+            "vote": np.where(won, "a", "b"),
+            "annotator": [f"person {k}" for k in rng.integers(0, 300, size=n)],
+        }
+    )
+    pq.write_table(table, path)
+
+
+# ---- one measurement, in a process of its own --------------------------------------------------------------------------------------
+
+
+def processor() -> float:
+    """Processor seconds of this process and of the children it waited for, user and system."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def peak() -> float:
+    """Largest resident set of this process, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def load_votes(folder: Path):
+    """The votes as the stage `read` keeps them."""
+    from cupel.records.store import load
+
+    return load(folder / "votes")
+
+
+def child(kind: str, folder: Path, profile: str | None) -> dict:
+    """Measure one thing in this process."""
+    from cupel.encode import load_encoder
+
+    votes = load_votes(folder)
+    vectors = (len(votes.prompts) + len(votes.responses)) * 256 * DIM_BYTES
+    before, began = processor(), time.perf_counter()
+    base = peak()
+    stages: dict[str, float] = {}
+    if kind == "encode":
+        encoder = load_encoder("static")
+        before, began = processor(), time.perf_counter()
+        encoder.encode(votes.prompt_texts())
+        encoder.encode(votes.response_texts())
+    elif kind == "checks":
+        from cupel.audit.checks import Context, all_checks
+
+        context = Context()
+        for name, module in all_checks().items():
+            at = processor()
+            module.check(votes, context)
+            stages[name] = round(processor() - at, 3)
+    elif kind in ("audit", "raw"):
+        from cupel.audit.run import AuditOptions, run_audit
+        from cupel.stages import Stages
+
+        cache = folder / ("cache" if kind == "audit" else "empty")
+        marks: list[tuple[str, float]] = []
+        watch = Stages(
+            None, on_start=lambda name: marks.append((name, processor())),
+            on_done=lambda name, reused: stages.__setitem__(name, round(processor() - marks[-1][1], 2)),
+        )  # fmt: skip
+        if profile:
+            import cProfile
+
+            with cProfile.Profile() as found:
+                result = run_audit(votes, AuditOptions(), cache=cache, stages=watch)
+                at = processor()
+                result.save(folder / "out")
+            found.dump_stats(profile)
+        else:
+            result = run_audit(votes, AuditOptions(), cache=cache, stages=watch)
+            at = processor()
+            result.save(folder / "out")
+        stages["report"] = round(processor() - at, 2)
+        stages["verdict"] = result.verdict.code  # type: ignore[assignment]
+    return {
+        "cpu": processor() - before, "wall": time.perf_counter() - began, "peak": peak(), "before": base, "vectors": vectors,
+        "n": len(votes), "responses": len(votes.responses), "characters": votes.responses.nbytes, "stages": stages,
+    }  # fmt: skip
+
+
+def measure(kind: str, folder: Path, profile: str | None = None, threads: int = 1) -> dict:
+    """One fresh process."""
+    environment = {**os.environ, **{name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}}
+    environment["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    command = [sys.executable, __file__, "--child", kind, "--folder", str(folder), *(["--profile", profile] if profile else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-4000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def prepare(folder: Path, data: Path, n: int, layout: str, seed: int) -> None:
+    """The file, its votes and a warm cache, in processes of their own so that this one stays small."""
+    command = [sys.executable, __file__, "--child", "prepare", "--folder", str(folder), "--data", str(data), "--sizes", str(n)]
+    subprocess.run([*command, "--layout", layout, "--seed", str(seed)], check=True)
+
+
+def prepare_here(folder: Path, data: Path, n: int, layout: str, seed: int) -> None:
+    """What `prepare` runs."""
+    from cupel.encode import encode_cached, load_encoder
+    from cupel.records import read
+    from cupel.records.store import save
+    from cupel.records.text import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(folder / "data.parquet", data, n, layout, seed)
+    votes = read(folder / "data.parquet", max_bad=0.05)
+    save(votes.with_(source=None), folder / "votes")
+    encoder = load_encoder("static")
+    encode_cached(encoder, [render(text) for text in votes.prompt_texts()], folder / "cache")
+    encode_cached(encoder, votes.response_texts(), folder / "cache")
+
+
+def exponent(sizes: list[int], values: list[float]) -> float:
+    """Slope between the two largest sizes on a log-log scale: small sizes are dominated by what does not grow."""
+    return float(np.log(values[-1] / values[-2]) / np.log(sizes[-1] / sizes[-2])) if len(sizes) > 1 else float("nan")
+
+
+def main() -> None:
+    """Measure and write the claims."""
+    parser = arguments(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--layout", choices=("pairs", "fours"), default="pairs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", help="write the profile of the audit here (cProfile); no result is written")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the made data between runs")
+    parser.add_argument("--no-raw", action="store_true", help="leave out the runs from raw text")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "prepare":
+        return prepare_here(options.folder, options.data, options.sizes[0], options.layout, options.seed)
+    if options.child:
+        print(json.dumps(child(options.child, options.folder, options.profile)))
+        return None
+    found: dict[str, list[dict]] = {"checks": [], "audit": [], "encode": [], "raw": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.keep or Path(temporary)
+        for n in options.sizes:
+            folder = root / f"{options.layout}-{n}"
+            if not (folder / "votes" / "comparisons.parquet").is_file():
+                prepare(folder, options.data, n, options.layout, options.seed)
+            kinds = ["checks", "audit"] + ([] if options.no_raw else ["encode", "raw"])
+            for kind in kinds:
+                row = measure(kind, folder, options.profile if kind == "audit" else None)
+                found[kind].append(row)
+                beyond = (row["peak"] - (row["vectors"] if kind != "checks" else 0)) / 2**30
+                print(f"{n:>9,} {kind:<7} {row['cpu']:8.1f} CPU s {row['wall']:8.1f} s  {beyond:6.2f} GiB", row["stages"], file=sys.stderr)
+    if options.profile:
+        return None
+    write(options, found)
+    return None
+
+
+def write(options: argparse.Namespace, found: dict[str, list[dict]]) -> None:
+    """The claims of the measurements."""
+    sizes, claims = options.sizes, []
+    cpu = {kind: [row["cpu"] for row in rows] for kind, rows in found.items()}
+    beyond = [(row["peak"] - row["vectors"]) / 2**30 for row in found["audit"]]
+    for kind in ("checks", "audit"):
+        slope = exponent(sizes, cpu[kind])
+        claims.append({"claim": f"exponent of the processor time of the {kind}, {sizes[-2]:,} to {sizes[-1]:,} comparisons" if len(sizes) > 1
+                       else f"exponent of the {kind}", "target": "at most 1.05", "measured": round(slope, 3), "n": sizes[-1],
+                       "passed": slope <= 1.05})  # fmt: skip
+    claims.append({"claim": f"audit of {sizes[-1]:,} comparisons, embeddings given (processor seconds)", "target": "under 60",
+                   "measured": round(cpu["audit"][-1], 1), "n": sizes[-1], "passed": cpu["audit"][-1] < 60 and sizes[-1] >= 10**6})  # fmt: skip
+    claims.append({"claim": "its peak memory beyond the embeddings (GiB)", "target": "under 2", "measured": round(beyond[-1], 2),
+                   "n": sizes[-1], "passed": beyond[-1] < 2})  # fmt: skip
+    if cpu["raw"]:
+        ratio = [raw / alone for raw, alone in zip(cpu["raw"], cpu["encode"], strict=True)]
+        claims.append({"claim": "audit from raw text over encoding alone (processor time)", "target": "at most 1.5",
+                       "measured": round(ratio[-1], 2), "n": sizes[-1], "passed": ratio[-1] <= 1.5})  # fmt: skip
+    rows = {
+        kind: [
+            {"n": row["n"], "cpu": round(row["cpu"], 2), "wall": round(row["wall"], 2), "peak_gib": round(row["peak"] / 2**30, 3),
+             "vectors_gib": round(row["vectors"] / 2**30, 3), "responses": row["responses"], "characters": row["characters"],
+             "stages": row["stages"]} for row in part
+        ] for kind, part in found.items()
+    }  # fmt: skip
+    sized = " ".join(str(n) for n in sizes)
+    name = "scaling_audit" if options.layout == "pairs" else f"scaling_audit_{options.layout}"
+    command = f"python benchmarks/scaling_audit.py --data DIR --sizes {sized} --layout {options.layout}"
+    write_result(name, claims, n=sizes[-1], seeds=[options.seed], command=command, details={"layout": options.layout, "runs": rows})
+
+
+if __name__ == "__main__":
+    main()

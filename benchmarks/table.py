@@ -29,9 +29,9 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("cannot_tell", "labels are coin flips, ukp texts"),
     ("cannot_tell", "ukp, 0-30 % planted"),
     ("cannot_tell", "blimp, pairs held out (paradigms seen)"),
-    ("robust_training_annotators", "robust minus tuned plain"),
-    ("robust_training_annotators", "robust minus itself with annotator ids shuffled"),
-    ("robust_training_symmetric", "20 % symmetric flips"),
+    ("robust_training", "adversarial: robust minus tuned plain"),
+    ("robust_training", "robust minus itself with annotator ids shuffled"),
+    ("robust_training", "20 % symmetric flips"),
     ("main_job", "demo from nothing"),
     ("main_job", "from raw text (seconds)"),
 )

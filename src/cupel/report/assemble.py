@@ -156,7 +156,10 @@ def reading(evaluation: Mapping[str, Any]) -> str:
     if high < 0:
         return f"{name} is worse than {base} on held-out votes by {-high:.1f} to {-low:.1f} points: train the plain one."
     span = f"{low:+.1f} to {high:+.1f} points"
-    return f"No difference can be told between {name} and {base} on held-out votes ({span}): the simpler one will do."
+    return (
+        f"No difference can be told between {name} and {base} on held-out votes ({span}): the simpler one will do. "
+        "If errors fall on both sides alike, this head averages them out, and labels without any would gain it little too."
+    )
 
 
 def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:

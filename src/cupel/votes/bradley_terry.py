@@ -4,17 +4,21 @@
 
 The ridge makes every score finite (an item that always wins too) and fixes the location: scores of each connected component sum to
 zero. Scores of different components cannot be compared; the components are reported. Bradley & Terry 1952, Biometrika 39.
+The fit is that of `cupel.votes.ranking`, which adds ties, controls and intervals to it and takes counts instead of votes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from cupel.errors import InputError
 from cupel.votes.folds import group_folds
+from cupel.votes.ranking.design import Design
+from cupel.votes.ranking.graph import connectivity
+from cupel.votes.ranking.newton import minimise
+from cupel.votes.ranking.ties import HALF
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def fit_bradley_terry(
     tolerance: float = 1e-8,
     max_iterations: int = 100,
 ) -> BradleyTerry:
-    """Strengths from wins: winner[v] beat loser[v] with weight[v] (a tie is half a win each way). Newton on the sparse Hessian.
+    """Strengths from wins: winner[v] beat loser[v] with weight[v] (a tie is half a win each way). Newton on the counts.
 
     winner, loser: int [n] in 0 ... n_items-1; weight float [n] >= 0; ridge > 0, a tiny one (1e-9) gives the maximum likelihood
     where that is finite. InputError for an index outside, a negative weight, or a comparison of an item with itself.
@@ -75,30 +79,23 @@ def fit_bradley_terry(
     ([0.7409, -0.1452, -0.5957], 1)
     """
     winner, loser, weight = _checked(winner, loser, n_items, weight, ridge)
-    edges = _Edges(winner, loser, weight, n_items)
-    scores = np.zeros(n_items)
-    scale = max(1.0, float(edges.degree.mean()))
-    value, gradient, curvature = edges.evaluate(scores, ridge)
-    iterations = 0
-    while np.abs(gradient).max(initial=0.0) > tolerance * scale and iterations < max_iterations:
-        iterations += 1
-        step = edges.newton_step(gradient, curvature, ridge)
-        slope = float(step @ gradient)
-        length = 1.0
-        for _ in range(40):
-            moved = scores + length * step
-            new = edges.evaluate(moved, ridge)
-            if new[0] <= value + 1e-4 * length * slope + 1e-13 * abs(value):
-                break
-            length *= 0.5
-        else:
-            break
-        scores, (value, gradient, curvature) = moved, new
-    count, component = edges.components()
-    size = float(np.abs(gradient).max(initial=0.0))
+    low, high = np.minimum(winner, loser), np.maximum(winner, loser)
+    key, index = np.unique(low * n_items + high, return_inverse=True)
+    votes = np.zeros((len(key), 3))
+    for k, won in enumerate((winner < loser, winner > loser)):
+        votes[:, k] = np.bincount(index.reshape(-1)[won], weights=weight[won], minlength=len(key))
+    first, second, (win, loss, tie) = key // n_items, key % n_items, votes.T
+    component = connectivity(first, second, votes, n_items).component
+    design = Design(n_items, first, second, win, loss, tie, votes, np.zeros((len(key), 0)), HALF, np.full(n_items, float(ridge)), component)
+    fit = minimise(design, tolerance=tolerance, max_iterations=max_iterations)
+
+    def per_item(values: np.ndarray) -> np.ndarray:
+        return np.bincount(first, weights=values, minlength=n_items) + np.bincount(second, weights=values, minlength=n_items)
+
     return BradleyTerry(
-        scores=scores, deviation=1 / np.sqrt(edges.diagonal(curvature) + ridge), component=component, components=count,
-        degree=edges.degree, ridge=ridge, converged=size <= 10 * tolerance * scale, iterations=iterations, gradient=size,
+        scores=fit.z, deviation=1 / np.sqrt(per_item(design.curvature(fit.z)[0]) + ridge), component=component,
+        components=int(component.max(initial=-1)) + 1, degree=per_item(win + loss), ridge=ridge, converged=fit.converged,
+        iterations=fit.iterations, gradient=float(np.abs(fit.gradient).max(initial=0.0)),
     )  # fmt: skip
 
 
@@ -148,64 +145,6 @@ def out_of_fold_strength(
         degree[held] = np.stack([fit.degree[a], fit.degree[b]], axis=1)
         connected[held] = fit.component[a] == fit.component[b]
     return OutOfFoldStrength(difference, degree, deviation, connected, fold, good)
-
-
-class _Edges:
-    """Comparisons reduced to directed counts between pairs of items, with the sparse algebra on them."""
-
-    def __init__(self, winner: np.ndarray, loser: np.ndarray, weight: np.ndarray, n_items: int) -> None:
-        key, index = np.unique(winner.astype(np.int64) * n_items + loser, return_inverse=True)
-        self.n = n_items
-        self.i, self.j = key // n_items, key % n_items
-        self.count = np.bincount(index.reshape(-1), weights=weight, minlength=len(key))
-        self.degree = np.bincount(winner, weights=weight, minlength=n_items) + np.bincount(loser, weights=weight, minlength=n_items)
-
-    def evaluate(self, scores: np.ndarray, ridge: float) -> tuple[float, np.ndarray, np.ndarray]:
-        """(objective, gradient [items], curvature of each edge)."""
-        margin = scores[self.i] - scores[self.j]
-        value = float(self.count @ np.logaddexp(0, -margin) + ridge / 2 * scores @ scores)
-        lost = 0.5 * (1 - np.tanh(margin / 2))  # sigmoid(-margin)
-        pull = self.count * lost
-        gradient = np.bincount(self.j, weights=pull, minlength=self.n) - np.bincount(self.i, weights=pull, minlength=self.n)
-        return value, gradient + ridge * scores, self.count * lost * (1 - lost)
-
-    def diagonal(self, curvature: np.ndarray) -> np.ndarray:
-        """Diagonal of the weighted graph Laplacian."""
-        return np.bincount(self.i, weights=curvature, minlength=self.n) + np.bincount(self.j, weights=curvature, minlength=self.n)
-
-    def newton_step(self, gradient: np.ndarray, curvature: np.ndarray, ridge: float) -> np.ndarray:
-        """-(Laplacian + ridge I)^-1 gradient: dense for few items, conjugate gradients with the diagonal for many."""
-        diagonal = self.diagonal(curvature) + ridge
-        if self.n <= 400:
-            hessian = np.zeros((self.n, self.n))
-            np.add.at(hessian, (self.i, self.j), -curvature)
-            hessian += hessian.T
-            hessian[np.arange(self.n), np.arange(self.n)] += diagonal
-            return -np.linalg.solve(hessian, gradient)
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.linalg import LinearOperator, cg
-
-        off = coo_matrix((curvature, (self.i, self.j)), shape=(self.n, self.n)).tocsr()
-        off = off + off.T
-
-        def product(x: np.ndarray) -> Any:
-            return diagonal * x.reshape(-1) - off @ x.reshape(-1)
-
-        shape, kind = (self.n, self.n), np.dtype(np.float64)
-        hessian = LinearOperator(shape, matvec=product, dtype=kind)  # type: ignore[call-arg]
-        inverse = LinearOperator(shape, matvec=lambda x: x.reshape(-1) / diagonal, dtype=kind)  # type: ignore[call-arg]
-        step, _ = cg(hessian, -gradient, rtol=min(0.01, np.sqrt(np.linalg.norm(gradient))), M=inverse, maxiter=500)
-        return step
-
-    def components(self) -> tuple[int, np.ndarray]:
-        """(number of connected components, component of each item)."""
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
-
-        used = self.count > 0
-        graph = coo_matrix((np.ones(int(used.sum())), (self.i[used], self.j[used])), shape=(self.n, self.n))
-        count, label = connected_components(graph, directed=False)
-        return int(count), label
 
 
 def _checked(

@@ -7,7 +7,7 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cupel.errors import RecordError
 from cupel.records import textual
 from cupel.records.schema import Quarantined
 
-READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a directory of .parquet or .arrow files"
+READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a folder of these (save_to_disk, hub layout)"
 
 #: what pyarrow raises for a file that is not what it claims to be
 BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, IndexError, OverflowError, MemoryError)
@@ -83,7 +83,7 @@ def _path(path: Path, kinds: Mapping[str, str]) -> Rows:
         near = _near(path)
         raise RecordError(f"no such file: {path}.{near} Give a path, or - for standard input.")
     if path.is_dir():
-        return _directory(path)
+        return _directory(path, kinds)
     try:
         data_kind = _kind(path)
         if data_kind in ("parquet", "arrow"):
@@ -181,16 +181,37 @@ def _read_arrow(source: Any, name: str) -> pa.Table:
         raise RecordError(f"{name} is not a sound Arrow file: {_first_line(error)}. Copy or write it again.") from error
 
 
-def _directory(path: Path) -> Rows:
-    for suffix in (".parquet", ".arrow"):
-        files = sorted(file for file in path.iterdir() if file.suffix == suffix and not file.name.startswith((".", "_")))
-        if files:
-            parts = [_arrow_file(file, suffix[1:]).table for file in files]
-            try:
-                return _table(pa.concat_tables(parts, promote_options="permissive"), str(path))
-            except pa.ArrowException as error:
-                raise RecordError(f"the {len(files)} files of {path} do not have the same columns: {_first_line(error)}") from error
-    raise RecordError(f"{path} is a directory without .parquet or .arrow files. Name a file: {READABLE}.")
+def _directory(path: Path, kinds: Mapping[str, str]) -> Rows:
+    """All files of a folder as one table; where they are of several splits, a column says which."""
+    from cupel.records.folders import layout
+
+    try:
+        found = layout(path)
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}.") from error
+    parts = [_path(part.path, kinds) for part in found]
+    splits = list(dict.fromkeys(part.split for part in found if part.split))
+    tables = [part.table for part in parts]
+    column = "split" if all("split" not in table.column_names for table in tables) else "dataset_split"
+    if len(splits) > 1:
+        names = [pa.array([part.split or None], pa.large_string()) for part in found]
+        at = [pa.array(np.zeros(table.num_rows, np.int32)) for table in tables]
+        tables = [table.append_column(column, name.take(index)) for table, name, index in zip(tables, names, at, strict=True)]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
+    except pa.ArrowException as error:
+        raise RecordError(f"the {len(parts)} files of {path} do not have the same columns: {_first_line(error)}") from error
+    before, lines, quarantine, notes = 0, [], [], []
+    for part, held in zip(found, parts, strict=True):
+        lines.append(held.line + before)
+        quarantine += [replace(q, line=q.line + before) for q in held.quarantine]
+        notes += held.notes
+        if before:
+            notes.append(f"rows of {part.path.name} are counted from {before + 1:,}")
+        before = max([before, *lines[-1].tolist(), *(q.line for q in quarantine)])
+    if len(splits) > 1:
+        notes.append(f"splits {', '.join(splits)} are read together; column {column} says which (keep them: --map split={column})")
+    return Rows(table, np.concatenate(lines), quarantine, str(path), notes)
 
 
 def _object(source: Any, kinds: Mapping[str, str]) -> Rows:

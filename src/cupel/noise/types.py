@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -32,6 +33,9 @@ class Terms(NamedTuple):
     annotator    [B]  index into `DataSpec.annotators`, -1 where unknown
     group        [B]  index into `DataSpec.groups`, -1 where unknown
     step         number of optimiser steps taken so far; epoch: of passes begun before this one; total: planned steps, 0 if unknown
+    given        the target before any treatment, for updates that need to know what the labels say; None: every label is (p, w) = (1, 1)
+    peer_keep, peer_flip  [B]  the same losses under another model: a peer trained beside this one, the model of another fold, or a
+                 policy moved away from its reference. None where there is no such model
     """
 
     keep: Float[Tensor, " B"]
@@ -42,6 +46,22 @@ class Terms(NamedTuple):
     step: int = 0
     epoch: int = 0
     total: int = 0
+    given: Target | None = None
+    peer_keep: Float[Tensor, " B"] | None = None
+    peer_flip: Float[Tensor, " B"] | None = None
+
+
+def bare_terms(
+    keep: Float[Tensor, " B"], flip: Float[Tensor, " B"] | None = None, *, step: int = 0, epoch: int = 0, total: int = 0
+) -> Terms:
+    """Terms of comparisons 0 ... B-1 of unknown annotators and groups; without `flip` nothing may read it (NaN).
+
+    >>> bare_terms(torch.tensor([0.5, 0.1])).record.tolist()
+    [0, 1]
+    """
+    unknown = torch.full((len(keep),), -1, device=keep.device)
+    record = torch.arange(len(keep), device=keep.device)
+    return Terms(keep, torch.full_like(keep, float("nan")) if flip is None else flip, record, unknown, unknown, step, epoch, total)
 
 
 class DataSpec(NamedTuple):
@@ -65,6 +85,8 @@ class Treatment(NamedTuple):
     touches   which of "p" and "w" it changes: one that changes p needs an objective whose sides may be swapped
     corrects  whether it corrects p for noise (unbiased, em, propensity): at most one such treatment in a chain
     settings  the factory's arguments by name
+    reads_flip  whether it looks at `flip` though it may change w only: it too needs an objective whose sides may be swapped
+    reads_peer  whether it looks at the losses of a peer
     """
 
     name: str
@@ -75,3 +97,5 @@ class Treatment(NamedTuple):
     touches: frozenset[Literal["p", "w"]] = frozenset()
     corrects: bool = False
     settings: Mapping[str, float | str | None] = {}
+    reads_flip: bool = False
+    reads_peer: bool = False

@@ -78,7 +78,7 @@ def test_the_rule_is_the_rule(world):
 
 def test_fast_margins_agree_with_those_of_the_audit(world):
     from cupel.audit.power import _Scorer
-    from cupel.audit.suspicion import prepare
+    from cupel.audit.problem import prepare
 
     w = world(voters=2, n_prompts=40)
     problem = prepare(w.votes, w.features, seed=0)

@@ -14,6 +14,8 @@ import numpy as np
 
 #: in units of the mean diagonal of the Gram matrix of the training rows
 RIDGES: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+#: rows multiplied at a time
+_CHUNK = 1 << 14
 
 
 @dataclass
@@ -30,8 +32,11 @@ class Content:
         self.rows = [np.flatnonzero(self.fold == k) for k in range(int(self.fold.max(initial=-1)) + 1)]
         self.gram = []
         for rows in self.rows:
-            x = self.x[rows]
-            self.gram.append(((x * self.w[rows, None].astype(np.float32)).T @ x).astype(np.float64))
+            gram = np.zeros((self.x.shape[1], self.x.shape[1]))
+            for start in range(0, len(rows), _CHUNK):
+                x = self.x[rows[start : start + _CHUNK]]
+                gram += (x * self.w[rows[start : start + _CHUNK], None].astype(np.float32)).T @ x
+            self.gram.append(gram)
         self.total = np.sum(self.gram, axis=0)
 
     @property
@@ -42,7 +47,11 @@ class Content:
     def moments(self, t: np.ndarray) -> list[np.ndarray]:
         """X' W t of each fold, float64 [d]."""
         wt = (self.w * t).astype(np.float32)
-        return [(wt[rows] @ self.x[rows]).astype(np.float64) for rows in self.rows]
+        out = []
+        for rows in self.rows:
+            parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+            out.append(sum(((wt[part] @ self.x[part]).astype(np.float64) for part in parts), np.zeros(self.x.shape[1])))
+        return out
 
     def without(self, left_out: tuple[int, ...], moments: list[np.ndarray], ridges: tuple[float, ...]) -> np.ndarray:
         """Heads fitted without some folds, one column per ridge: float64 [d, len(ridges)]."""
@@ -57,8 +66,12 @@ class Content:
         return out
 
     def nested(self, t: np.ndarray, ridges: tuple[float, ...] = RIDGES) -> Nested:
-        """For each fold k: the ridge chosen on the other folds alone, and the heads without k, and without k and j."""
+        """For each fold k: the ridge chosen on the other folds alone, and the heads without k, and without k and j.
+
+        The squared error of a head on a fold is sum w t^2 - 2 theta' X' W t + theta' X' W X theta: it needs no row again.
+        """
         moments, count = self.moments(t), self.folds
+        square = [float(self.w[rows] @ t[rows] ** 2) for rows in self.rows]
         heads: dict[tuple[int, int], np.ndarray] = {}
         error = np.zeros((count, count, len(ridges)))  # [left out, predicted, ridge]
         for k in range(count):
@@ -66,9 +79,8 @@ class Content:
                 theta = self.without((k, j), moments, ridges)
                 heads[k, j] = heads[j, k] = theta
                 for out, predicted in ((k, j), (j, k)):
-                    rows = self.rows[predicted]
-                    residual = t[rows, None] - self.x[rows] @ theta.astype(np.float32)
-                    error[out, predicted] = self.w[rows] @ residual**2
+                    fitted = (theta * (self.gram[predicted] @ theta)).sum(axis=0)
+                    error[out, predicted] = square[predicted] - 2 * (moments[predicted] @ theta) + fitted
         best = error.sum(axis=1).argmin(axis=1)
         inner = {(k, j): heads[k, j][:, best[k]] for k, j in heads}
         outer = [self.without((k,), moments, (ridges[best[k]],))[:, 0] for k in range(count)]

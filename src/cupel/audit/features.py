@@ -1,6 +1,7 @@
 """What a linear head may know about each side of a comparison: the embedding, the surface, how close it is to its prompt.
 
-Computed once per unique (prompt, response) and gathered; scaled by statistics that never look at a label.
+Kept once per unique response and once per unique (prompt, response), and put together only for the rows that are asked for, so that
+the vectors are never copied as a whole; scaled by statistics that never look at a label.
 """
 
 from __future__ import annotations
@@ -19,19 +20,60 @@ CLIP = 4.0
 #: root mean square of an embedding component beside the unit scale of a surface fact; chosen among .05 to 1 on ukp_convarg at
 #: 0, 30 and 40 % planted flips, so figures on those data flatter it a little
 EMBEDDING_SCALE = 0.35
+#: sides handled at a time
+CHUNK = 1 << 15
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Features of unique sides, float32 [n_nodes, d], computed for the rows that are asked for: `sides[rows]`.
+
+    vectors    float32 [responses, k], the vectors as the encoder gave them; response int64 [n_nodes], the row of each node
+    centre     float32 [k] and factor: the embedding block is (vector - centre) * factor
+    facts      float32 [used responses, s], standardised; fact int64 [n_nodes], the row of each node
+    closeness  float32 [n_nodes, 1], standardised cosine to the prompt
+    """
+
+    vectors: np.ndarray
+    response: np.ndarray
+    centre: np.ndarray
+    factor: float
+    facts: np.ndarray
+    fact: np.ndarray
+    closeness: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.response)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_nodes, d)."""
+        return len(self.response), self.vectors.shape[1] + self.facts.shape[1] + 1
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [len(rows), d]."""
+        k = self.vectors.shape[1]
+        out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        block = out[:, :k]
+        block[:] = self.vectors[self.response[rows]]
+        block -= self.centre
+        block *= np.float32(self.factor)
+        out[:, k:-1] = self.facts[self.fact[rows]]
+        out[:, -1:] = self.closeness[rows]
+        return out
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of unique sides, and which side each vote points at.
 
-    table    float32 [n_nodes, d], one row per unique (prompt, response)
-    row      (first, second) int64 [n]: rows of `table`
+    sides    the features of each unique (prompt, response); `sides[rows]` is float32 [len(rows), d]
+    row      (first, second) int64 [n]: rows of `sides`
     length   float64 [n_nodes], characters of the response
     names    of the d columns
     """
 
-    table: np.ndarray
+    sides: Sides
     row: tuple[np.ndarray, np.ndarray]
     length: np.ndarray
     names: tuple[str, ...]
@@ -40,14 +82,19 @@ class Features:
         return len(self.row[0])
 
     @cached_property
+    def table(self) -> np.ndarray:
+        """float32 [n_nodes, d]: all sides at once (a copy as large as the vectors)."""
+        return self.sides[np.arange(len(self.sides))]
+
+    @property
     def first(self) -> np.ndarray:
         """float32 [n, d]: features of the first sides."""
-        return self.table[self.row[0]]
+        return self.sides[self.row[0]]
 
-    @cached_property
+    @property
     def second(self) -> np.ndarray:
         """float32 [n, d]: features of the second sides."""
-        return self.table[self.row[1]]
+        return self.sides[self.row[1]]
 
     @property
     def length_first(self) -> np.ndarray:
@@ -60,8 +107,8 @@ class Features:
         return self.length[self.row[1]]
 
     def take(self, rows: np.ndarray) -> Features:
-        """The features of some votes (int indices or a mask); the table is shared."""
-        return Features(self.table, (self.row[0][rows], self.row[1][rows]), self.length, self.names)
+        """The features of some votes (int indices or a mask); the sides are shared."""
+        return Features(self.sides, (self.row[0][rows], self.row[1][rows]), self.length, self.names)
 
 
 def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np.ndarray) -> Features:
@@ -70,6 +117,7 @@ def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np
     prompt_vectors, response_vectors: [len(votes.prompts), k] and [len(votes.responses), k]; k may be 0 (surface only).
     The embedding block is centred and divided by one number, so that its components keep their relative size: the head's ridge is a
     prior in the encoder's geometry. The means and scales come from the unique sides alone, in their own order, never from labels.
+    `response_vectors` is kept, not copied (where it is float32), and must not change afterwards.
     Raises InputError where the vectors do not match the text tables or are not finite.
 
     >>> import numpy as np, pyarrow as pa
@@ -85,8 +133,8 @@ def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np
                 f"{len(texts):,} {name}s need {len(texts):,} vectors, got an array of shape {vectors.shape}. "
                 f"Encode every {name} once, in order."
             )
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
+        bad = [at + start for start, part in _parts(vectors) for at in np.flatnonzero(~np.isfinite(part).all(axis=1)).tolist()]
+        if bad:
             raise InputError(f"{len(bad):,} of {len(texts):,} {name} vectors are not finite (first: {name} {bad[0]}). Check the encoder.")
     first, second = votes.node
     n_nodes = int(max(first.max(initial=-1), second.max(initial=-1))) + 1
@@ -96,38 +144,61 @@ def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np
         response[node] = side
         prompt[node] = votes.prompt
     used, position = np.unique(response, return_inverse=True)
-    texts = votes.responses.take(_indices(used)).to_pylist()
-    facts = _standardised(surface(texts))[position]
-    embedding = np.asarray(response_vectors, dtype=np.float32)[response]
-    closeness = _standardised(_cosine(embedding, np.asarray(prompt_vectors, dtype=np.float32)[prompt])[:, None])
-    embedding -= embedding.mean(axis=0, dtype=np.float64).astype(np.float32) if n_nodes else 0
-    norm = float(np.sqrt(np.mean(np.square(embedding, dtype=np.float64)))) if embedding.size else 0.0
-    embedding *= EMBEDDING_SCALE / norm if norm > 0 else 0.0
-    table = np.concatenate([embedding, facts, closeness], axis=1, dtype=np.float32)
-    length = np.array([len(text) for text in texts], dtype=np.float64)[position]
-    names = (*(f"embedding_{i}" for i in range(embedding.shape[1])), *SURFACE, "prompt_cosine")
-    return Features(table, (first, second), length, names)
+    facts, length = _facts(votes, used)
+    vectors = np.asarray(response_vectors, dtype=np.float32)
+    asked = np.asarray(prompt_vectors, dtype=np.float32)
+    closeness = np.empty((n_nodes, 1), dtype=np.float32)
+    total = np.zeros(vectors.shape[1])
+    for start in range(0, n_nodes, CHUNK):
+        part = vectors[response[start : start + CHUNK]]
+        closeness[start : start + CHUNK, 0] = _cosine(part, asked[prompt[start : start + CHUNK]])
+        total += part.sum(axis=0, dtype=np.float64)
+    centre = (total / max(n_nodes, 1)).astype(np.float32)
+    square = 0.0
+    for start in range(0, n_nodes, CHUNK):
+        part = vectors[response[start : start + CHUNK]] - centre
+        square += float(np.square(part, out=part).sum(dtype=np.float64))
+    norm = float(np.sqrt(square / max(n_nodes * vectors.shape[1], 1)))
+    sides = Sides(
+        vectors=vectors, response=response, centre=centre, factor=EMBEDDING_SCALE / norm if norm > 0 else 0.0,
+        facts=_standardised(facts), fact=position.reshape(-1), closeness=_standardised(closeness),
+    )  # fmt: skip
+    names = (*(f"embedding_{i}" for i in range(vectors.shape[1])), *SURFACE, "prompt_cosine")
+    return Features(sides, (first, second), length[sides.fact], names)
 
 
-def _indices(values: np.ndarray):
+def _parts(values: np.ndarray):
+    return ((start, values[start : start + CHUNK]) for start in range(0, len(values), CHUNK))
+
+
+def _facts(votes: Votes, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(surface facts float32 [used, s], characters float64 [used]) of the responses `used`, some thousand texts at a time."""
     import pyarrow as pa
 
-    return pa.array(values)
+    facts = np.empty((len(used), len(SURFACE)), dtype=np.float32)
+    length = np.empty(len(used))
+    for start in range(0, len(used), CHUNK):
+        texts = votes.responses.take(pa.array(used[start : start + CHUNK])).to_pylist()
+        facts[start : start + CHUNK] = surface(texts)
+        length[start : start + CHUNK] = np.fromiter(map(len, texts), dtype=np.float64, count=len(texts))
+    return facts, length
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """Columns minus their mean over their standard deviation, cut at `CLIP`; constant columns become 0."""
+    """Columns minus their mean over their standard deviation, cut at `CLIP`; constant columns become 0. In place, float32."""
     if len(values) == 0:
-        return values.astype(np.float32)
-    mean = values.mean(axis=0, dtype=np.float64)
-    spread = values.std(axis=0, dtype=np.float64)
+        return values
+    mean = sum(part.sum(axis=0, dtype=np.float64) for _, part in _parts(values)) / len(values)
+    spread = np.sqrt(sum(np.square(part - mean).sum(axis=0) for _, part in _parts(values)) / len(values))
     scale = np.where(spread > 1e-9, spread, np.inf)
-    return np.clip((values - mean) / scale, -CLIP, CLIP).astype(np.float32)
+    for _, part in _parts(values):
+        part[:] = np.clip((part - mean) / scale, -CLIP, CLIP)
+    return values
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of rows, 0 where a vector is zero: float32 [n]."""
     if a.shape[1] == 0:
         return np.zeros(len(a), dtype=np.float32)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    norms = np.sqrt(np.einsum("nk,nk->n", a, a)) * np.sqrt(np.einsum("nk,nk->n", b, b))
     return np.where(norms > 1e-12, np.einsum("nk,nk->n", a, b) / np.maximum(norms, 1e-12), 0.0).astype(np.float32)

@@ -7,18 +7,24 @@ import numpy as np
 from cupel.audit.features import Features
 from cupel.records.schema import Votes
 
+#: comparisons that the head is fitted on at most (whole groups, drawn by the seed)
+MAX_FIT = 50_000
+_CHUNK = 1 << 14
+
 
 def heldout_margin(train: Votes, train_features: Features, rows: Votes, features: Features, *, seed: int) -> np.ndarray:
     """Content margin of `rows`, float64 [n], oriented to their recorded labels (0 without a preference).
 
-    The head is fitted on the training pairs, votes on a pair summed, its ridge tuned by cross-validation over groups. Zeros where the
-    training rows state no preference or share one group: nothing can be predicted then.
+    The head is fitted on the training pairs, votes on a pair summed, its ridge tuned by cross-validation over groups; of more than
+    `MAX_FIT` pairs whole groups are drawn. Zeros where the training rows state no preference or share one group: nothing can be
+    predicted then.
     """
     from cupel.votes.linear_head import fit_tuned
 
     stated = np.flatnonzero(train.sign != 0)
     if len(stated) == 0 or len(np.unique(train.group[stated])) < 2:
         return np.zeros(len(rows))
+    stated = stated[_drawn(train.group[stated], seed)]
     _, at, pair = np.unique(train.pair[stated], return_index=True, return_inverse=True)
     pair = pair.reshape(-1)
     head_rows = stated[at]  # one row per pair gives its features and its orientation
@@ -27,4 +33,19 @@ def heldout_margin(train: Votes, train_features: Features, rows: Votes, features
     up = np.bincount(pair, weights=(np.where(same, train.sign[stated], -train.sign[stated]) > 0).astype(np.float64))
     sides = train_features.take(head_rows)
     head = fit_tuned(sides.first, sides.second, up / w, w, train.group[head_rows], seed=seed)
-    return head.margin(features.first, features.second) * rows.sign
+    margin = np.empty(len(rows))
+    for start in range(0, len(rows), _CHUNK):
+        part = features.take(np.arange(start, min(start + _CHUNK, len(rows))))
+        margin[start : start + len(part)] = head.margin(part.first, part.second)
+    return margin * rows.sign
+
+
+def _drawn(group: np.ndarray, seed: int) -> np.ndarray:
+    """All positions, or those of whole groups in seeded order, at most `MAX_FIT` (one group at least)."""
+    if len(group) <= MAX_FIT:
+        return np.arange(len(group))
+    index, size = np.unique(group, return_inverse=True, return_counts=True)[1:]
+    order = np.random.default_rng([seed, 5]).permutation(len(size))
+    kept = np.zeros(len(size), dtype=bool)
+    kept[order[: max(2, int(np.searchsorted(np.cumsum(size[order]), MAX_FIT, side="right")))]] = True
+    return np.flatnonzero(kept[index.reshape(-1)])

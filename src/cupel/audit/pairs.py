@@ -6,13 +6,16 @@ label, cannot change a margin by a single bit (it flips sign in the second case)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
 from cupel.records.schema import TIE, Votes
+
+_PART = 8192  # texts hashed at a time
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def gather(votes: Votes, *, smallest_effective: float = 3.0) -> Pairs:
     (1, [0, 0], True, 'pair')
     """
     n = len(votes)
-    prompt_hash = _hashes(votes.prompts.to_pylist())
-    response_hash = _hashes(votes.responses.to_pylist())
+    prompt_hash = _hashes(votes.prompts, votes.prompt)
+    response_hash = _hashes(votes.responses, votes.first, votes.second)
     first, second, prompt = response_hash[votes.first], response_hash[votes.second], prompt_hash[votes.prompt]
     turn = np.where(first <= second, 1, -1).astype(np.int8)
     columns = (np.maximum(first, second), np.minimum(first, second), prompt)
@@ -83,7 +86,7 @@ def gather(votes: Votes, *, smallest_effective: float = 3.0) -> Pairs:
     node_first, node_second = votes.node
     low = np.where(turn > 0, node_first, node_second)[head]
     high = np.where(turn > 0, node_second, node_first)[head]
-    key = _mix(prompt[head], columns[1][head], columns[0][head])
+    key = mix(prompt[head], columns[1][head], columns[0][head])
     group = _joined(votes.group, row, len(head))
     unit = _numbered(group)
     share = np.bincount(unit) / max(len(head), 1)
@@ -99,27 +102,38 @@ def balanced_folds(pairs: Pairs, folds: int, seed: int) -> np.ndarray:
     size = np.bincount(pairs.unit)
     head = np.zeros(len(size), dtype=np.int64)
     head[pairs.unit[::-1]] = np.arange(len(pairs))[::-1]
-    noise = _mix(pairs.key[head], np.uint64(seed & 0xFFFFFFFF))
+    noise = mix(pairs.key[head], np.uint64(seed & 0xFFFFFFFF))
     order = np.lexsort((noise, -size))
     folds = max(1, min(folds, len(size)))
     fold = np.zeros(len(size), dtype=np.int64)
     if len(size) > 50 * folds and size.max() * 20 * folds < len(pairs):
         fold[order] = np.arange(len(size)) % folds
     else:
-        load = np.zeros(folds, dtype=np.int64)
-        for unit in order:
-            lightest = int(np.argmin(load))
-            fold[unit] = lightest
-            load[lightest] += size[unit]
+        load = [(0, k) for k in range(folds)]  # a heap: the lightest fold, the first of equals
+        for unit, weight in zip(order.tolist(), size[order].tolist(), strict=True):
+            lightest, k = load[0]
+            fold[unit] = k
+            heapq.heapreplace(load, (lightest + weight, k))
     return fold[pairs.unit]
 
 
-def _hashes(texts: Iterable[str]) -> np.ndarray:
-    digests = b"".join(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, dtype="<u8")
+def _hashes(texts: Any, *used: np.ndarray) -> np.ndarray:
+    """uint64 [len(texts)]: a hash of each text that one of the index arrays `used` names, 0 elsewhere."""
+    import pyarrow as pa
+
+    out = np.zeros(len(texts), dtype=np.uint64)
+    named = np.zeros(len(texts), dtype=bool)
+    for index in used:
+        named[index] = True
+    rows = np.flatnonzero(named)
+    for start in range(0, len(rows), _PART):
+        part = rows[start : start + _PART]
+        digests = [blake2b(text.encode("utf-8"), digest_size=8).digest() for text in texts.take(pa.array(part)).to_pylist()]
+        out[part] = np.frombuffer(b"".join(digests), dtype="<u8")
+    return out
 
 
-def _mix(*columns: np.ndarray | np.uint64) -> np.ndarray:
+def mix(*columns: np.ndarray | np.uint64) -> np.ndarray:
     """A 64-bit hash of columns (the finaliser of splitmix64 between them)."""
     with np.errstate(over="ignore"):
         out = np.uint64(0x9E3779B97F4A7C15) + np.zeros_like(columns[0])

@@ -21,7 +21,8 @@ import numpy as np
 from cupel.audit.areas import area, areas
 from cupel.audit.combine import fit_logits
 from cupel.audit.features import Features
-from cupel.audit.suspicion import Problem, parts_of, prepare
+from cupel.audit.problem import Problem, prepare
+from cupel.audit.suspicion import parts_of
 from cupel.audit.types import Power
 from cupel.errors import InputError
 from cupel.records.schema import Votes

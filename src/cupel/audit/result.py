@@ -65,16 +65,21 @@ class Audit:
 
     def reasons(self) -> list[list[str]]:
         """Per row, the names of the row checks that found it, plus `suspicious` where it is on the worklist."""
-        reasons: list[list[str]] = [[] for _ in range(len(self.votes))]
-        for finding in self.findings:
-            if finding.scope == "row" and finding.status == "finding":
-                for row in finding.rows.tolist():
-                    reasons[row].append(finding.name)
-        for row in np.flatnonzero(self.scores.verdict == ROW_VERDICTS.index("review")).tolist():
-            reasons[row].append("suspicious")
-        for row in np.flatnonzero(self.votes.split != TRAIN).tolist():
-            reasons[row].append("held_out")
-        return reasons
+        return self._reasons().to_pylist()
+
+    def _reasons(self) -> pa.Array:
+        """`reasons` as an Arrow list array, put together from the rows that each name holds on."""
+        import pyarrow as pa
+
+        named = [(f.name, f.rows) for f in self.findings if f.scope == "row" and f.status == "finding"]
+        named.append(("suspicious", np.flatnonzero(self.scores.verdict == ROW_VERDICTS.index("review"))))
+        named.append(("held_out", np.flatnonzero(self.votes.split != TRAIN)))
+        row = np.concatenate([rows for _, rows in named])
+        code = np.repeat(np.arange(len(named)), [len(rows) for _, rows in named])
+        order = np.argsort(row, kind="stable")  # stable: a row's names stay in the order above
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(self.votes)))])
+        names = pa.array([name for name, _ in named], pa.string())
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(pa.array(code[order])))
 
     def verdict_table(self) -> pa.Table:
         """`verdicts.parquet`: id, suspicion, label_predictability, p_correct (null with basis `single`), verdict, reasons."""
@@ -87,8 +92,8 @@ class Audit:
                 "suspicion": pa.array(s.suspicion, pa.float64()),
                 "label_predictability": pa.array(s.label_predictability, pa.float64()),
                 "p_correct": pa.array(s.p_correct, pa.float64(), mask=np.isnan(s.p_correct)),
-                "verdict": pa.array([ROW_VERDICTS[v] for v in s.verdict.tolist()], pa.string()),
-                "reasons": pa.array(self.reasons(), pa.list_(pa.string())),
+                "verdict": pa.array(ROW_VERDICTS, pa.string()).take(pa.array(s.verdict)),
+                "reasons": self._reasons().cast(pa.list_(pa.string())),
             }
         )
 

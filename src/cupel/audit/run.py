@@ -75,8 +75,10 @@ def run_audit(
     if on_findings:
         on_findings(findings)
     scored = {**base, "encoder": encoder.hash}
-    rows = stages.run("suspicion", scored, lambda: _score(votes, encoder, options, cache, progress), ARRAYS)
-    power = Power(**stages.run("power", scored, lambda: _power(votes, encoder, options, cache, progress), JSON))
+    features = _Once(votes, encoder, cache, progress)
+    rows = stages.run("suspicion", scored, lambda: _score(votes, features(), options), ARRAYS)
+    power = Power(**stages.run("power", scored, lambda: _power(votes, features(), options), JSON))
+    features.forget()
     rate = _flip_rate(stages.run("label-error", scored, lambda: _label_error(votes, rows, options.seed), JSON))
     return assemble(votes, options, findings, rows, power, rate, {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim})
 
@@ -160,24 +162,38 @@ def _checks(votes: Votes, options: AuditOptions, encoder: Any, progress: Progres
     return run_checks(votes, context, only=options.only, progress=_stage_progress(progress, "checks"))
 
 
+class _Once:
+    """The features of the sides: computed when first asked for, used by the stages that need them, and let go."""
+
+    def __init__(self, votes: Votes, encoder: Any, cache: Path | None, progress: Progress | None) -> None:
+        self._given = (votes, encoder, cache, progress)
+        self._made: Any = None
+
+    def __call__(self) -> Any:
+        if self._made is None:
+            self._made = _features(*self._given)
+        return self._made
+
+    def forget(self) -> None:
+        """Let the vectors go."""
+        self._made = None
+
+
 def _features(votes: Votes, encoder: Any, cache: Path | None, progress: Progress | None) -> Any:
     from cupel.audit.features import side_features
+    from cupel.encode.base import Texts
     from cupel.encode.cache import encode_cached
     from cupel.records.text import render
 
-    directory = cache
-    prompts = encode_cached(encoder, [render(text) for text in votes.prompt_texts()], directory)
-    responses = encode_cached(encoder, votes.response_texts(), directory, _stage_progress(progress, "encode"))
+    prompts = encode_cached(encoder, Texts(votes.prompts, render), cache, _stage_progress(progress, "encode prompts"))
+    responses = encode_cached(encoder, Texts(votes.responses), cache, _stage_progress(progress, "encode"))
     return side_features(votes, prompts, responses)
 
 
-def _score(
-    votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None
-) -> dict[str, np.ndarray]:
+def _score(votes: Votes, features: Any, options: AuditOptions) -> dict[str, np.ndarray]:
     from cupel.audit.heldout import heldout_margin
     from cupel.audit.suspicion import suspicion
 
-    features = _features(votes, encoder, cache, progress)
     train = np.flatnonzero(votes.split == TRAIN)
     rest = np.flatnonzero(votes.split != TRAIN)
     inside = votes.take(train)
@@ -201,12 +217,11 @@ def _score(
     }
 
 
-def _power(votes: Votes, encoder: Any, options: AuditOptions, cache: Path | None, progress: Progress | None) -> dict[str, Any]:
+def _power(votes: Votes, features: Any, options: AuditOptions) -> dict[str, Any]:
     from cupel.audit.power import measure_power
 
     train = np.flatnonzero(votes.split == TRAIN)
-    features = _features(votes, encoder, cache, None).take(train)
-    return asdict(measure_power(votes.take(train), features, seed=options.seed))
+    return asdict(measure_power(votes.take(train), features.take(train), seed=options.seed))
 
 
 def _label_error(votes: Votes, rows: dict[str, np.ndarray], seed: int) -> dict[str, Any]:

@@ -11,23 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cupel.audit.combine import fit_logits
-from cupel.audit.content import Content
+from cupel.audit.content import Nested
 from cupel.audit.features import Features
-from cupel.audit.graph import RIDGES as GRAPH_RIDGES
-from cupel.audit.graph import Graph
-from cupel.audit.pairs import Pairs, balanced_folds, gather
-from cupel.errors import InputError
+from cupel.audit.problem import FOLDS, SMALLEST, Problem, prepare
 from cupel.records.schema import Votes
 
-FOLDS = 10
-#: fewer pairs than this cannot teach a head anything; every margin is then 0, and the diagnostics say so
-SMALLEST = 20
+__all__ = ["FOLDS", "SMALLEST", "Problem", "Suspicion", "parts_of", "prepare", "suspicion"]
 
 
 @dataclass(frozen=True)
@@ -66,78 +60,23 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What does not depend on labels: pairs, their feature differences, folds. Planted copies of the data share it."""
+class Learned:
+    """What was fitted, per fold k on the other folds alone: heads, the graph's ridge, and how the parts are weighed."""
 
-    votes: Votes
-    pairs: Pairs
-    x: np.ndarray  # float32 [P, d], low - high
-    w: np.ndarray  # float64 [P], votes on the pair
-    fold: np.ndarray  # int64 [P]
-
-    @cached_property
-    def content(self) -> Content:
-        """Gram matrices per fold."""
-        return Content(self.x, self.w, self.fold)
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The graph of nodes (prompt, response)."""
-        return Graph(*self.pairs.vertex, self.w, self.pairs.key)
-
-    @cached_property
-    def graph_ridges(self) -> tuple[float, ...]:
-        """The grid, in units of the mean number of votes on a pair."""
-        return tuple(r * float(self.w[self.w > 0].mean()) for r in GRAPH_RIDGES)
-
-    @cached_property
-    def voters(self) -> tuple[np.ndarray, np.ndarray]:
-        """(pair, pair and annotator) int64 [n] codes of rows by known annotators; -1 elsewhere."""
-        known = self.votes.annotator >= 0
-        code = self.pairs.row * (len(self.votes.annotators) + 1) + self.votes.annotator
-        dense = np.unique(code[known], return_inverse=True)[1].reshape(-1)
-        own = np.full(len(self.votes), -1, dtype=np.int64)
-        own[known] = dense
-        return np.where(known, self.pairs.row, -1), own
-
-    def others(self, sign: np.ndarray) -> np.ndarray:
-        """float64 [n]: sum of the votes of other known annotators on the row's pair, +1 for the low side; 0 where unknown."""
-        pair, own = self.voters
-        known = np.flatnonzero(own >= 0)
-        out = np.zeros(len(self.votes))
-        if len(known):
-            vote = (sign * self.pairs.turn)[known].astype(np.float64)
-            out[known] = np.bincount(pair[known], weights=vote)[pair[known]] - np.bincount(own[known], weights=vote)[own[known]]
-        return out
-
-
-def prepare(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS) -> Problem | None:
-    """Pairs, differences and folds; None where fewer than `SMALLEST` pairs carry a preference."""
-    if len(features) != len(votes):
-        raise InputError(
-            f"{len(votes):,} votes need as many rows of features, not {len(features):,}. Compute side_features(votes, ...) again."
-        )
-    if folds < 3:
-        raise InputError(f"nested margins need 3 folds or more, not {folds}")
-    pairs = gather(votes)
-    t, w = pairs.labels(votes)
-    if np.count_nonzero((w > 0) & (t != 0)) < SMALLEST:
-        return None
-    position_low = np.empty(len(pairs), dtype=np.int64)
-    position_high = np.empty(len(pairs), dtype=np.int64)
-    straight = pairs.turn > 0
-    position_low[pairs.row] = np.where(straight, features.row[0], features.row[1])
-    position_high[pairs.row] = np.where(straight, features.row[1], features.row[0])
-    x = features.table[position_low]
-    x -= features.table[position_high]
-    return Problem(votes, pairs, x, w, balanced_folds(pairs, folds, seed))
+    nested: Nested
+    content: list[float]  # what the content alone is multiplied by
+    graph_ridge: list[float | None]
+    parts: list[np.ndarray]  # weights of `parts_of`, or of the content alone
+    both: list[np.ndarray | None]  # weights of those parts together, and of the other votes on the pair
+    n: int  # pairs fitted on
 
 
 def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS) -> Suspicion:
     """Margins of every row from everything but its own label; see `Suspicion`. Nested: every choice is made on other folds.
 
     Folds hold out whole groups (where there are too few or too uneven ones: unordered pairs; `diagnostics["held_out"]` says which), drawn
-    from `seed` and the texts, so that neither the order of the rows nor the order of the sides matters.
+    from `seed` and the texts, so that neither the order of the rows nor the order of the sides matters. Of more than `MAX_FIT` pairs
+    (`cupel.audit.problem`) a part is fitted on and all are scored; `diagnostics["fitted_on"]` says how many.
     Raises InputError where features and votes do not belong together.
     """
     problem = prepare(votes, features, seed=seed, folds=folds)
@@ -146,32 +85,32 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
         return Suspicion(
             zero, zero, zero, None, np.zeros(len(votes), dtype=bool), {"note": f"fewer than {SMALLEST} pairs with a preference"}
         )
-    pairs, w, fold, graph = problem.pairs, problem.w, problem.fold, problem.graph
+    return _apply(problem, _learn(problem.to_fit(seed)))
+
+
+def _learn(problem: Problem) -> Learned:
+    """Heads and weights of the parts from the labels of this problem."""
+    pairs, w, fold, graph, votes = problem.pairs, problem.w, problem.fold, problem.graph, problem.votes
     t = pairs.labels(votes)[0]
     p = (1 + t) / 2
     nested = problem.content.nested(t)
-    count = problem.content.folds
-    use = graph.used
-    any_graph = bool(use.any())
-    ridges = problem.graph_ridges if any_graph else ()
+    count, use = problem.content.folds, graph.used
+    ridges = problem.graph_ridges if bool(use.any()) else ()
     labels = {r: graph.left_out(t, r) for r in ridges}
-    outer = problem.x @ np.stack(nested.outer, axis=1).astype(np.float32)  # [P, K]
-    smooth = {r: graph.left_out(outer.astype(np.float64), r) for r in ridges}
     others = problem.others(votes.sign)
     any_others = bool(others.any())
-    content, joint, strength = np.zeros(len(pairs)), np.zeros(len(pairs)), np.zeros(len(pairs))
-    z = np.zeros(len(votes))
-    weights, chosen = [], []
-    row_fold = fold[pairs.row]
-    decided = votes.sign != 0
+    row_fold, decided = fold[pairs.row], votes.sign != 0
+    content: list[float] = []
+    graph_ridge: list[float | None] = []
+    weights: list[np.ndarray] = []
+    both: list[np.ndarray | None] = []
     for k in range(count):
-        train, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        train = np.flatnonzero(fold != k)
         inside = problem.x @ np.stack([nested.inner.get((k, j), np.zeros(problem.x.shape[1])) for j in range(count)], axis=1).astype(
             np.float32
         )
         c = inside[np.arange(len(pairs)), fold].astype(np.float64)  # of a row in fold j: by the head without k and j
-        b = fit_logits(c[train, None], p[train], w[train])[0]
-        content[held] = b[0] * outer[held, k]
+        content.append(float(fit_logits(c[train, None], p[train], w[train])[0][0]))
         best: tuple[float, float | None, np.ndarray, np.ndarray] | None = None
         for r in ridges or (None,):
             if r is None:
@@ -184,33 +123,57 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
                 best = (loss, r, b, parts)
         assert best is not None
         _, r, b, parts = best
-        c_held = outer[:, k].astype(np.float64)
-        parts_held = c_held[:, None] if r is None else parts_of(c_held, labels[r], smooth[r][:, k], use)
-        joint[held] = parts_held[held] @ b
-        strength[held] = 0.0 if r is None else labels[r][held] * b[2]
-        rows = np.flatnonzero(row_fold == k)
+        graph_ridge.append(r)
+        weights.append(b)
         if any_others:
             teach = np.flatnonzero((row_fold != k) & decided)
-            both = np.stack([parts[pairs.row[teach]] @ b, others[teach]], axis=1)
+            x = np.stack([parts[pairs.row[teach]] @ b, others[teach]], axis=1)
             side = (votes.sign[teach] * pairs.turn[teach] + 1) / 2
-            weigh = fit_logits(both, side, np.ones(len(teach)))[0]
-            z[rows] = joint[pairs.row[rows]] * weigh[0] + others[rows] * weigh[1]
-            weights.append([*b.tolist(), *weigh.tolist()])
+            both.append(fit_logits(x, side, np.ones(len(teach)))[0])
         else:
-            z[rows] = joint[pairs.row[rows]]
-            weights.append(b.tolist())
-        chosen.append(r)
+            both.append(None)
+    return Learned(nested, content, graph_ridge, weights, both, len(pairs))
+
+
+def _apply(problem: Problem, learned: Learned) -> Suspicion:
+    """Margins of all rows: each pair by what was learned without its fold, its graph from the votes on all other pairs."""
+    pairs, fold, votes, nested = problem.pairs, problem.fold, problem.votes, learned.nested
+    t = pairs.labels(votes)[0]
+    count = len(nested.outer)
+    outer = problem.differences.dot(np.stack(nested.outer, axis=1))  # [P, K]
+    chosen = sorted({r for r in learned.graph_ridge if r is not None})
+    use = problem.graph.used if chosen else np.zeros(len(pairs), dtype=bool)
+    labels, smooth = {}, np.zeros(outer.shape if chosen else (0, 0))
+    for r in chosen:
+        columns = [k for k in range(count) if learned.graph_ridge[k] == r]
+        labels[r] = problem.graph.left_out(t, r)
+        smooth[:, columns] = problem.graph.left_out(outer[:, columns].astype(np.float64), r)
+    others = problem.others(votes.sign)
+    content, joint, strength = np.zeros(len(pairs)), np.zeros(len(pairs)), np.zeros(len(pairs))
+    z = np.zeros(len(votes))
+    row_fold = fold[pairs.row]
+    for k in range(count):
+        held, r, b, weigh = np.flatnonzero(fold == k), learned.graph_ridge[k], learned.parts[k], learned.both[k]
+        c = outer[held, k].astype(np.float64)
+        content[held] = learned.content[k] * c
+        joint[held] = (c[:, None] if r is None else parts_of(c, labels[r][held], smooth[held, k], use[held])) @ b
+        strength[held] = 0.0 if r is None else labels[r][held] * b[2]
+        rows = np.flatnonzero(row_fold == k)
+        z[rows] = joint[pairs.row[rows]]
+        if weigh is not None:
+            z[rows] = z[rows] * weigh[0] + others[rows] * weigh[1]
     orient = (votes.sign * pairs.turn).astype(np.float64)
+    weights = [[*b.tolist(), *([] if weigh is None else weigh.tolist())] for b, weigh in zip(learned.parts, learned.both, strict=True)]
     return Suspicion(
         margin=orient * z + 0.0,
         pair_excluded=orient * joint[pairs.row] + 0.0,
         content=orient * content[pairs.row] + 0.0,
-        graph=orient * strength[pairs.row] + 0.0 if any_graph else None,
+        graph=orient * strength[pairs.row] + 0.0 if chosen else None,
         used_graph=use[pairs.row],
         diagnostics={
-            "pairs": len(pairs), "folds": count, "held_out": pairs.unit_is, "units": int(pairs.unit.max()) + 1,
-            "content_ridges": list(nested.ridges), "graph_ridges": chosen, "graph_share": float(use[pairs.row].mean()),
-            "other_votes": any_others, "weights": weights,
+            "pairs": len(pairs), "fitted_on": learned.n, "folds": count, "held_out": pairs.unit_is, "units": int(pairs.unit.max()) + 1,
+            "content_ridges": list(nested.ridges), "graph_ridges": learned.graph_ridge, "graph_share": float(use[pairs.row].mean()),
+            "other_votes": learned.both[0] is not None, "weights": weights,
         },
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -43,6 +43,36 @@ class Encoder(Protocol):
     def token_counts(self, texts: Sequence[str]) -> np.ndarray:
         """int64 [n]: tokens of each text by this encoder's tokenizer, without special tokens and without a window."""
         ...
+
+
+class Texts(Sequence[str]):
+    """An Arrow array of texts as a sequence whose texts become Python strings only where they are asked for.
+
+    then: applied to each text that is asked for (such as the rendering of a chat).
+
+    >>> import pyarrow as pa
+    >>> texts = Texts(pa.array(["a", "b", "c"]), str.upper)
+    >>> len(texts), texts[1], texts[1:]
+    (3, 'B', ['B', 'C'])
+    """
+
+    def __init__(self, array: Any, then: Callable[[str], str] | None = None) -> None:
+        self._array = array
+        self._then = then
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            found = self._array[index].to_pylist()
+            return found if self._then is None else [self._then(text) for text in found]
+        text = self._array[index].as_py()
+        return text if self._then is None else self._then(text)
 
 
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

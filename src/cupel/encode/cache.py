@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from cupel.encode.base import Encoder, Progress, text_bytes
+from cupel.errors import EncoderError
 
 _KEY = 32  # bytes of a SHA-256
 _NAME = 32  # hexadecimal digits of the checksum that name a shard
+_PART = 8192  # texts whose bytes are held at a time
 
 
 def default_cache_dir() -> Path:
@@ -58,6 +60,7 @@ def encode_cached(
 ) -> np.ndarray:
     """float32 [n, dim]: `encoder.encode(texts)`, where only texts that are not in the cache are encoded, each distinct text once.
 
+    texts      a list, or anything with a length and slices (`Texts`), of which a few thousand are held at a time
     directory  the cache; `default_cache_dir()` where None
     progress   called as progress(done, total), in distinct texts; what the cache held counts as done
     log        receives a sentence when a shard is damaged (it is set aside and its texts are encoded again) or cannot be written
@@ -75,36 +78,92 @@ def encode_cached(
     """
     log = log or logging.getLogger("cupel.encode").warning
     folder = (Path(directory) if directory is not None else default_cache_dir()) / encoder.hash
-    missing: dict[bytes, int] = {}  # key -> row among the distinct texts, in order of first occurrence
-    where = np.zeros(len(texts), dtype=np.int64)
-    first: list[int] = []
-    for i, data in enumerate(text_bytes(texts)):
-        row = missing.setdefault(hashlib.sha256(data).digest(), len(missing))
-        where[i] = row
-        if row == len(first):
-            first.append(i)
-    out = np.zeros((len(first), encoder.dim), dtype=np.float32)
+    keys = _keys(texts)
+    where, first = _distinct(keys)
     total = len(first)
+    out = np.zeros((total, encoder.dim), dtype=np.float32)
+    wanted = _Wanted(keys[first])
     for shard in sorted(folder.glob("*.safetensors")):
-        if not missing:
+        if not wanted.left:
             break
-        _take(shard, missing, out, log)
+        _take(shard, wanted, out, log)
     if progress is not None:
-        progress(total - len(missing), total)
-    pending = list(missing.items())
+        progress(total - wanted.left, total)
+    pending = np.flatnonzero(wanted.missing)
     for start in range(0, len(pending), encoder.shard):
-        part = pending[start : start + encoder.shard]
-        rows = [row for _, row in part]
+        rows = pending[start : start + encoder.shard]
         done = total - len(pending) + start
-        vectors = encoder.encode([texts[first[row]] for row in rows], _shifted(progress, done, total))
+        vectors = encoder.encode([texts[i] for i in first[rows].tolist()], _shifted(progress, done, total))
         out[rows] = vectors
         if folder is not None:
             try:
-                _put(folder, b"".join(key for key, _ in part), np.ascontiguousarray(vectors, dtype=np.float32))
+                _put(folder, keys[first[rows]], np.ascontiguousarray(vectors, dtype=np.float32))
             except OSError as error:
                 log(f"vectors cannot be kept in {folder} ({error}); this run goes on without, the next one encodes again")
                 folder = None
-    return out if len(first) == len(texts) else out[where]
+    return out if total == len(texts) else out[where]
+
+
+def _keys(texts: Sequence[str]) -> np.ndarray:
+    """uint8 [n, 32]: SHA-256 of each text."""
+    out = np.empty((len(texts), _KEY), dtype=np.uint8)
+    for start in range(0, len(texts), _PART):
+        part = texts[start : start + _PART]
+        try:
+            data = text_bytes(part)
+        except EncoderError:
+            text_bytes(list(texts))  # says how many of all of them, and which is the first
+            raise
+        digests = b"".join([hashlib.sha256(text).digest() for text in data])
+        out[start : start + len(part)] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _KEY)
+    return out
+
+
+def _words(keys: np.ndarray) -> np.ndarray:
+    """The keys as four numbers each: uint64 [n, 4]."""
+    return np.ascontiguousarray(keys).view("<u8").reshape(-1, _KEY // 8)
+
+
+def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which distinct text each text is, where each distinct text comes first), numbered in the order of first occurrence."""
+    words = _words(keys)
+    order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], words[:, 0]))
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    head = order[new]  # the sort is stable: the first of equal texts
+    rank = np.empty(len(head), dtype=np.int64)
+    rank[np.argsort(head, kind="stable")] = np.arange(len(head))
+    where = np.empty(len(order), dtype=np.int64)
+    where[order] = rank[np.cumsum(new) - 1]
+    return where, np.sort(head)
+
+
+class _Wanted:
+    """The distinct texts whose vectors are still missing, looked up by key."""
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self.words = _words(keys)
+        self._order = np.argsort(self.words[:, 0], kind="stable")
+        self._sorted = self.words[self._order, 0]
+        self.missing = np.ones(len(keys), dtype=bool)
+
+    @property
+    def left(self) -> int:
+        """How many are missing."""
+        return int(self.missing.sum())
+
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(positions among `keys`, rows of missing texts) where the two agree in all 32 bytes."""
+        words = _words(keys)
+        place = np.searchsorted(self._sorted, words[:, 0])
+        place = np.minimum(place, max(len(self._sorted) - 1, 0))
+        if not len(self._sorted):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        rows = self._order[place]
+        # two wanted texts whose keys begin alike (odds of 2^-64) would hide one another: that one is then encoded again
+        hit = np.flatnonzero((self.words[rows] == words).all(axis=1) & self.missing[rows])
+        rows, once = np.unique(rows[hit], return_index=True)
+        return hit[once], rows
 
 
 def _shifted(progress: Progress | None, done: int, total: int) -> Progress | None:
@@ -113,30 +172,30 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
     return lambda part, _: progress(done + part, total)
 
 
-def _take(shard: Path, missing: dict[bytes, int], out: np.ndarray, log: Callable[[str], None]) -> None:
-    """Fill the rows of `out` that this shard knows, after its checksum; keys found leave `missing`."""
+def _take(shard: Path, wanted: _Wanted, out: np.ndarray, log: Callable[[str], None]) -> None:
+    """Fill the rows of `out` that this shard knows, after its checksum; rows found are missing no more."""
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load
 
     try:
         with safe_open(shard, framework="numpy") as file:  # reads the keys alone: most shards hold nothing that is wanted
-            keys = file.get_tensor("keys").tobytes()
-        wanted = [(i, key) for i in range(len(keys) // _KEY) if (key := keys[i * _KEY : (i + 1) * _KEY]) in missing]
-        if not wanted:
+            keys = np.asarray(file.get_tensor("keys"), dtype=np.uint8).reshape(-1, _KEY)
+        at, rows = wanted.find(keys)
+        if not len(rows):
             return
         data = shard.read_bytes()
         if hashlib.sha256(data).hexdigest()[:_NAME] != shard.stem:
             raise ValueError("its checksum does not match its name")
         vectors = load(data)["vectors"]
-        if vectors.shape != (len(keys) // _KEY, out.shape[1]):
+        if vectors.shape != (len(keys), out.shape[1]):
             raise ValueError(f"it holds vectors of shape {vectors.shape}")
     except FileNotFoundError:
         return  # another run set it aside
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         _set_aside(shard, error, log)
         return
-    rows = [missing.pop(key) for _, key in wanted]
-    out[rows] = vectors[[i for i, _ in wanted]]
+    out[rows] = vectors[at]
+    wanted.missing[rows] = False
 
 
 def _set_aside(shard: Path, error: Exception, log: Callable[[str], None]) -> None:
@@ -148,11 +207,11 @@ def _set_aside(shard: Path, error: Exception, log: Callable[[str], None]) -> Non
         log(f"cache file {shard} is damaged ({error}); its texts are encoded again")
 
 
-def _put(folder: Path, keys: bytes, vectors: np.ndarray) -> None:
+def _put(folder: Path, keys: np.ndarray, vectors: np.ndarray) -> None:
     """Write one shard: whole under a temporary name first, then renamed to its checksum."""
     from safetensors.numpy import save
 
-    data = save({"keys": np.frombuffer(keys, dtype=np.uint8).reshape(-1, _KEY), "vectors": vectors})
+    data = save({"keys": np.ascontiguousarray(keys), "vectors": vectors})
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
     try:

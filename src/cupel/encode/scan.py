@@ -8,6 +8,7 @@ texts are for the slow path.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,8 +17,8 @@ import numpy as np
 CHUNK = 1 << 17
 SEPARATOR = 0  # between two texts
 #: classes beyond ASCII: any other sign, part of a word, white space, and the marks that are counted by name
-OTHER, WORD, SPACE, APOSTROPHE, QUOTE, DASH, UPPER, UPPER_SIGN, ODD = range(128, 137)
-KINDS = 137
+OTHER, WORD, SPACE, APOSTROPHE, QUOTE, DASH, UPPER, UPPER_SIGN, LOOSE, ODD = range(128, 138)
+KINDS = 138
 
 _NAMED = {"’": APOSTROPHE, "“": QUOTE, "”": QUOTE, "«": QUOTE, "»": QUOTE, "–": DASH, "—": DASH}
 _ODD = (0x130, 0x3A3, 0x212A)
@@ -53,6 +54,7 @@ class _Tables:
         points[65:91] += np.uint64(32)
         self.hash = mix(points + np.uint64(1))
         self.up, self.down = powers(_BASE, CHUNK), powers(_INVERSE, CHUNK)
+        self.unstable: set[int] = set()
 
     def learn(self, points: np.ndarray) -> None:
         for point in np.unique(points).tolist():
@@ -63,10 +65,14 @@ class _Tables:
                 kind = _NAMED[sign]
             elif sign.isspace():
                 kind = SPACE
+            elif unicodedata.combining(sign) and not sign.isalnum():
+                kind = LOOSE
             elif sign.isalnum():
                 kind = UPPER if sign.isupper() else WORD
             else:
                 kind = UPPER_SIGN if sign.isupper() else OTHER
+            if kind != ODD and unicodedata.normalize("NFC", sign) != sign:
+                self.unstable.add(point)
             self.fold[point] = kind
             if kind != ODD and sign.lower() != sign:
                 self.hash[point] = mix(np.array([ord(sign.lower())], dtype=np.uint64) + np.uint64(1))[0]
@@ -129,6 +135,17 @@ class Scan:
         strange = np.flatnonzero(code == ODD)
         if len(strange):
             self.odd[self.owner(strange)] = True
+
+    @property
+    def loose(self) -> np.ndarray:
+        """bool [m]: texts that composition (NFC) may change, or that are odd."""
+        at = np.flatnonzero((self.code == LOOSE) | (self.code == ODD))
+        unstable = tables().unstable
+        if unstable:
+            at = np.union1d(at, np.flatnonzero(np.isin(self.points, np.array(sorted(unstable), dtype=np.uint32))))
+        out = np.zeros(len(self.stop), dtype=bool)
+        out[self.owner(at)] = True
+        return out
 
     def owner(self, at: np.ndarray) -> np.ndarray:
         """The text of each place, int64; places ascending."""

@@ -8,6 +8,7 @@ import pytest
 from cupel.audit.checks import _stats
 from cupel.audit.checks.contradictions import contradiction_counts
 from cupel.audit.checks.cycles import cyclic_triads, hodge_cyclicity, zeta
+from cupel.votes.intervals import wilson
 
 DLEN = np.array([30, -12, 5, 44, -7, 18, -25, 9, 60, -3, 14, -40], dtype=float)
 WIN = np.array([1, 0, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0])
@@ -17,7 +18,7 @@ def test_longer_side_wins_golden():
     longer = (DLEN > 0) == (WIN == 1)
     assert longer.sum() == 10
     assert _stats.binomial_p(10, 12) == pytest.approx(0.038574, abs=1e-6)
-    low, high = _stats.wilson(10, 12)
+    low, high = wilson(10, 12)
     assert (low, high) == pytest.approx((0.551969, 0.953035), abs=1e-6)
 
 
@@ -111,7 +112,7 @@ def test_clustered_share_covers_where_rows_of_a_cluster_are_alike():
         x = (rng.random(1200) < rate[cluster]).astype(float)
         low, high = _stats.clustered_share(x, cluster).interval
         inside_clustered += low <= 0.5 <= high
-        low, high = _stats.wilson(x.sum(), 1200)
+        low, high = wilson(x.sum(), 1200)
         inside_wilson += low <= 0.5 <= high
     assert 0.92 <= inside_clustered / draws <= 0.985
     assert inside_wilson / draws < 0.75

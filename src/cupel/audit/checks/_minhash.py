@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-_CHUNK = 1 << 20  # code points hashed at a time; bounds the memory to some 50 MB
+_CHUNK = 1 << 17  # code points hashed at a time: what is computed from them then stays in the processor's caches
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 _PERMUTATIONS, _BANDS = 64, 16
@@ -48,7 +48,7 @@ def _classes() -> np.ndarray:
 
 
 def chunks(texts: list[str]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of runs of texts with about a million characters each."""
+    """(start, stop) of runs of texts with about `_CHUNK` characters each."""
     start, size = 0, 0
     for i, t in enumerate(texts):
         size += len(t) + 1
@@ -64,6 +64,7 @@ class WordHasher:
 
     def __init__(self) -> None:
         self._classes = _classes()
+        self._mixed = _mix(np.arange(0x110000, dtype=np.uint64) + np.uint64(1))
         self._up = _powers(_BASE, 0)
         self._down = _powers(_INVERSE, 0)
 
@@ -82,7 +83,7 @@ class WordHasher:
         after = np.concatenate([kind[1:], [np.uint8(0)]])
         stop = np.flatnonzero(inside & ((after == 0) | single | (after == 2))) + 1
         prefix = np.zeros(len(points) + 1, dtype=np.uint64)
-        np.cumsum(_mix(points.astype(np.uint64) + np.uint64(1)) * self._up[: len(points)], out=prefix[1:])
+        np.cumsum(self._mixed[points] * self._up[: len(points)], out=prefix[1:])
         words = _mix((prefix[stop] - prefix[begin]) * self._down[begin])
         return words, np.concatenate([[0], np.searchsorted(begin, ends)]).astype(np.int64)
 
@@ -130,12 +131,13 @@ class Sketch:
             filled = np.flatnonzero(np.diff(starts) > 0)
             if not len(filled):
                 continue
-            where, at = start + filled, starts[filled]
-            for k in range(_PERMUTATIONS):
-                values = hashes * self._a[k]
+            at, values = starts[filled], np.empty(len(hashes), dtype=np.uint64)
+            least = np.empty((_PERMUTATIONS, len(filled)), dtype=np.uint64)
+            for k in range(_PERMUTATIONS):  # the shift keeps the order, so it can wait until the least is known
+                np.multiply(hashes, self._a[k], out=values)
                 values += self._b[k]
-                values >>= high
-                out[where, k] = np.minimum.reduceat(values, at)
+                np.minimum.reduceat(values, at, out=least[k])
+            out[start + filled] = (least >> high).T
         return out
 
     def jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

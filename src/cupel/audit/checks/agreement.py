@@ -6,6 +6,7 @@ import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks.context import Context
+from cupel.audit.label_error import joined_groups
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import TIE, Votes
 
@@ -42,6 +43,7 @@ def check(votes: Votes, context: Context) -> Finding:
     groups = shared.cluster[rows]
     if len(np.unique(groups[several[key] > 1])) < _MIN_UNITS:
         groups = key  # too few groups have repeated pairs: then pairs are what is drawn again
+    groups = joined_groups(groups, context.seed)
     alpha = krippendorff_alpha(key, sign, groups=groups, seed=context.seed)
     decided = np.bincount(key[sign != 0], minlength=1)
     raw = None

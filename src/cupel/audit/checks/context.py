@@ -13,7 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from cupel.audit.checks._texts import Looks, Words, look, read_words
 from cupel.records.schema import Votes
+
+#: words that are common in one of these languages and rare in the others
+STOPWORDS = {
+    "English": "the and of to is that it for with was this are you have not they from what which would be can how",
+    "German": "der die und das ist nicht ein eine zu den mit von sich auf für dem auch wird werden oder wie sind",
+    "French": "le les et des est une dans pour que qui pas sur avec ce cette sont vous nous être ou plus",
+    "Spanish": "el los las y una por con para que es del como más pero está son esta este muy puede",
+    "Italian": "il che di è per non una sono con della gli nel anche questo come più alla dei delle può",
+    "Portuguese": "o os e uma não para com por como mais dos das em são está você também seu sua ao",
+    "Dutch": "het een van en niet dat op te zijn voor met er maar ook aan wordt naar deze bij je",
+}
+#: characters of a text in which its language is looked for
+LANGUAGE_CHARACTERS = 600
 
 _SPACES = re.compile(r"[^\S ]|  ")
 
@@ -142,12 +156,12 @@ class Shared:
     @cached_property
     def prompts_normal(self) -> list[str]:
         """The plain prompts, normalised."""
-        return [normalise(t) for t in self.prompts_plain]
+        return _normalised(self.prompts_plain, self.prompts_look)
 
     @cached_property
     def responses_normal(self) -> list[str]:
         """The responses, normalised."""
-        return [normalise(t) for t in self.responses]
+        return _normalised(self.responses, self.responses_look)
 
     @cached_property
     def prompt_id(self) -> np.ndarray:
@@ -158,6 +172,26 @@ class Shared:
     def response_id(self) -> np.ndarray:
         """int64 of responses: equal after normalising means equal number."""
         return _factorise(self.responses_normal)
+
+    @cached_property
+    def responses_look(self) -> Looks:
+        """What the responses can hold."""
+        return look(self.responses)
+
+    @cached_property
+    def prompts_look(self) -> Looks:
+        """What the plain prompts can hold."""
+        return look(self.prompts_plain)
+
+    @cached_property
+    def responses_words(self) -> Words:
+        """Words of the normalised responses."""
+        return read_words(self.responses_normal, STOPWORDS, LANGUAGE_CHARACTERS)
+
+    @cached_property
+    def prompts_words(self) -> Words:
+        """Words of the normalised prompts."""
+        return read_words(self.prompts_normal, STOPWORDS, LANGUAGE_CHARACTERS)
 
     # ---- lengths ------------------------------------------------------------------------------------------------------------
 
@@ -253,6 +287,12 @@ class Shared:
         a, b = flag[self.first], flag[self.second]
         one = a != b
         return one, np.where(one, np.where(a, self.votes.sign, -self.votes.sign), 0).astype(np.int8)
+
+
+def _normalised(texts: list[str], looks: Looks) -> list[str]:
+    """`normalise` of each text; most need no more than lower case."""
+    whole = (looks.collapses | looks.loose).tolist()
+    return [normalise(t) if w or not t.isascii() else t.lower() for t, w in zip(texts, whole, strict=True)]
 
 
 def _used(texts: list[str], index: np.ndarray) -> list[str]:

@@ -65,7 +65,9 @@ def check(votes: Votes, context: Context) -> Finding:
     rows): the cut then decides labels. Else info, since the signs are heuristic.
     """
     shared = context.shared(votes)
-    grade = np.fromiter((ending(t) for t in shared.responses), dtype=np.int8, count=len(shared.responses))
+    grade = np.zeros(len(shared.responses), dtype=np.int8)
+    for i in np.flatnonzero(shared.responses_look.unstopped).tolist():
+        grade[i] = ending(shared.responses[i])
     cut = grade == 2
     rows = shared.either(cut)
     n, count = len(votes), int(rows.sum())

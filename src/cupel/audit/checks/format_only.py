@@ -8,6 +8,7 @@ import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks._stats import clustered_share
+from cupel.audit.checks._texts import Looks, look
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
@@ -24,21 +25,21 @@ _KINDS = {
     "code": re.compile(r"```|`[^`\n]+`"),
     "tables": re.compile(r"(?:^|\n)[ \t]*\|[^\n]*\|[ \t]*(?=\n|$)"),
 }
-_NEEDS = {"list items": ("",), "headings": ("#",), "bold": ("**", "__"), "code": ("`",), "tables": ("|",)}
 
 
-def format_counts(texts: list[str]) -> np.ndarray:
+def format_counts(texts: list[str], looks: Looks | None = None) -> np.ndarray:
     """int64 [len(texts), 5]: list items, headings, bold spans, code spans and fences, table rows of each text.
+
+    looks: what the texts can hold, where that is known already.
 
     >>> format_counts(["- one\\n- two **b**"]).tolist()
     [[2, 0, 1, 0, 0]]
     """
     out = np.zeros((len(texts), len(_KINDS)), dtype=np.int64)
-    for k, (kind, pattern) in enumerate(_KINDS.items()):
-        needs = _NEEDS[kind]
-        for i, text in enumerate(texts):
-            if any(need in text for need in needs):
-                out[i, k] = sum(1 for _ in pattern.finditer(text))
+    looks = look(texts) if looks is None else looks
+    for k, (pattern, can) in enumerate(zip(_KINDS.values(), (looks.item, looks.heading, looks.bold, looks.tick, looks.pipe), strict=True)):
+        for i in np.flatnonzero(can).tolist():
+            out[i, k] = sum(1 for _ in pattern.finditer(texts[i]))
     return out
 
 
@@ -51,7 +52,7 @@ def check(votes: Votes, context: Context) -> Finding:
     are also longer.
     """
     shared = context.shared(votes)
-    counts = format_counts(shared.responses)
+    counts = format_counts(shared.responses, shared.responses_look)
     marks = counts.sum(axis=1)
     gap = marks[shared.first] - marks[shared.second]
     use = shared.decided & (gap != 0)

@@ -47,8 +47,10 @@ def check(votes: Votes, context: Context) -> Finding:
     labels (news and history contain them too), and no row should be dropped for them.
     """
     shared = context.shared(votes)
-    prompt = np.fromiter((flagged(t) for t in shared.prompts_normal), dtype=bool, count=len(shared.prompts_normal))
-    response = np.fromiter((flagged(t) for t in shared.responses_normal), dtype=bool, count=len(shared.responses_normal))
+    prompt, response = shared.prompts_words.harmful.copy(), shared.responses_words.harmful.copy()
+    for flag, texts in ((prompt, shared.prompts_normal), (response, shared.responses_normal)):
+        for i in np.flatnonzero(flag).tolist():
+            flag[i] = flagged(texts[i])
     rows = prompt[shared.prompt] | shared.either(response)
     n, count = len(votes), int(rows.sum())
     if not count:

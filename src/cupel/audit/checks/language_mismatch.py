@@ -8,7 +8,8 @@ import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, percent
 from cupel.audit.checks._minhash import chunks
-from cupel.audit.checks.context import Context
+from cupel.audit.checks._texts import Words, read_words
+from cupel.audit.checks.context import LANGUAGE_CHARACTERS, STOPWORDS, Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -22,24 +23,14 @@ _RANGES = (
     (0x750, 0x780, 4), (0x900, 0x980, 6), (0xE00, 0xE80, 7), (0x1100, 0x1200, 8), (0x3040, 0x3100, 9), (0x3400, 0x4DC0, 10),
     (0x4E00, 0xA000, 10), (0xAC00, 0xD7B0, 8),
 )  # fmt: skip
-#: words that are common in one of these languages and rare in the others
-_STOPWORDS = {
-    "English": "the and of to is that it for with was this are you have not they from what which would be can how",
-    "German": "der die und das ist nicht ein eine zu den mit von sich auf für dem auch wird werden oder wie sind",
-    "French": "le les et des est une dans pour que qui pas sur avec ce cette sont vous nous être ou plus",
-    "Spanish": "el los las y una por con para que es del como más pero está son esta este muy puede",
-    "Italian": "il che di è per non una sono con della gli nel anche questo come più alla dei delle può",
-    "Portuguese": "o os e uma não para com por como mais dos das em são está você também seu sua ao",
-    "Dutch": "het een van en niet dat op te zijn voor met er maar ook aan wordt naar deze bij je",
-}
 _ASKS = re.compile(
     r"translat|übersetz|tradu|переве|翻译|翻譯|訳|in (?:english|german|french|spanish|italian|portuguese|dutch"
     r"|russian|chinese|japanese"
     r"|korean|arabic|hebrew|hindi|greek|thai|latin)\b|\b(?:language|english|german|french|spanish|italian|portuguese|dutch|russian|chinese"
     r"|japanese|korean|arabic|hebrew|hindi|thai)\b"
 )
-_LOOK = 600
 _MIN_LETTERS, _MIN_HITS = 20, 4
+_LATIN = 1
 
 
 def scripts(texts: list[str]) -> np.ndarray:
@@ -66,30 +57,31 @@ def scripts(texts: list[str]) -> np.ndarray:
     return np.where(enough & (counts.max(axis=1, initial=0) >= 0.7 * np.maximum(total, 1)), best, 0)
 
 
-def languages(texts: list[str]) -> np.ndarray:
+def languages(texts: list[str], words: Words | None = None) -> np.ndarray:
     """int64 [len(texts)]: 1 + index of the language (of seven in Latin script) that most stop-words of each text belong to, 0 if
     unclear.
 
-    Clear means four or more hits on at least two different words, and twice as many as the next language has.
+    Clear means four or more hits on at least two different words, and twice as many as the next language has. words: what was read of
+    these (normalised) texts already; only their first 600 characters count then.
 
     >>> languages(["the cat and the dog that was with you", "der Hund und die Katze sind nicht auf dem Dach"]).tolist()
     [1, 2]
     """
-    owner: dict[str, list[int]] = {}
-    for k, words in enumerate(_STOPWORDS.values()):
-        for word in words.split():
-            owner.setdefault(word, []).append(k)
-    out = np.zeros(len(texts), dtype=np.int64)
-    strip = ".,;:!?\"'()[]«»"
-    for i, text in enumerate(texts):
-        hits, seen = [0] * len(_STOPWORDS), [set() for _ in _STOPWORDS]
-        for word in text.lower().split():
-            for k in owner.get(word.strip(strip), ()):
-                hits[k] += 1
-                seen[k].add(word)
-        order = sorted(range(len(hits)), key=lambda k: -hits[k])
-        if hits[order[0]] >= _MIN_HITS and len(seen[order[0]]) >= 2 and hits[order[0]] >= 2 * hits[order[1]]:
-            out[i] = order[0] + 1
+    words = read_words([t.lower() for t in texts], STOPWORDS, max(map(len, texts), default=0)) if words is None else words
+    if not len(words.hits):
+        return np.zeros(0, dtype=np.int64)
+    best = words.hits.argmax(axis=1)
+    rows = np.arange(len(best))
+    most = words.hits[rows, best]
+    next_most = np.sort(words.hits, axis=1)[:, -2]
+    return np.where((most >= _MIN_HITS) & words.varied[rows, best] & (most >= 2 * next_most), best + 1, 0)
+
+
+def _scripts(texts: list[str], words: Words) -> np.ndarray:
+    """`scripts` of the beginnings of normalised texts; what is all ASCII is Latin or too short."""
+    out = np.where(words.letters >= _MIN_LETTERS, _LATIN, 0)
+    rows = np.flatnonzero(words.foreign)
+    out[rows] = scripts([texts[i][:LANGUAGE_CHARACTERS] for i in rows.tolist()])
     return out
 
 
@@ -101,13 +93,12 @@ def check(votes: Votes, context: Context) -> Finding:
     may be meant.
     """
     shared = context.shared(votes)
-    prompts = [t[:_LOOK] for t in shared.prompts_normal]
-    responses = [t[:_LOOK] for t in shared.responses_normal]
     asks = np.array([_ASKS.search(t) is not None for t in shared.prompts_normal], dtype=bool)
-    script_p, script_r = scripts(prompts), scripts(responses)
-    language_p, language_r = languages(prompts), languages(responses)
-    listed = np.array([len(t) > 0 for t in prompts], dtype=bool) & ~asks
-    names = ("", *_STOPWORDS)
+    read_p, read_r = shared.prompts_words, shared.responses_words
+    script_p, script_r = _scripts(shared.prompts_normal, read_p), _scripts(shared.responses_normal, read_r)
+    language_p, language_r = languages(shared.prompts_normal, read_p), languages(shared.responses_normal, read_r)
+    listed = np.array([len(t) > 0 for t in shared.prompts_normal], dtype=bool) & ~asks
+    names = ("", *STOPWORDS)
 
     def differs(side: np.ndarray) -> np.ndarray:
         p, r = script_p[shared.prompt], script_r[side]
@@ -124,16 +115,13 @@ def check(votes: Votes, context: Context) -> Finding:
         return clean(NAME, SCOPE, n, "no response is in another script or language than its prompt", details)
     one = first != second
     wins = np.where(first, votes.sign, -votes.sign)[one]
+    side = np.where(first, shared.first, shared.second)[rows]
+    asked = shared.prompt[rows]
+    codes = np.stack([script_p[asked], script_r[side], language_p[asked], language_r[side]], axis=1)
     kinds: dict[str, int] = {}
-    for i in np.flatnonzero(rows).tolist():
-        side = shared.first[i] if first[i] else shared.second[i]
-        p, r = int(shared.prompt[i]), int(side)
-        told = (
-            f"{_SCRIPTS[script_p[p]]} -> {_SCRIPTS[script_r[r]]}"
-            if script_p[p] != script_r[r]
-            else f"{names[language_p[p]]} -> {names[language_r[r]]}"
-        )
-        kinds[told] = kinds.get(told, 0) + 1
+    for (p, r, a, b), times in zip(*(x.tolist() for x in np.unique(codes, axis=0, return_counts=True)), strict=True):
+        told = f"{_SCRIPTS[p]} -> {_SCRIPTS[r]}" if p != r else f"{names[a]} -> {names[b]}"
+        kinds[told] = kinds.get(told, 0) + times
     commonest = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:10]
     return found(
         votes,

@@ -58,13 +58,14 @@ def check(votes: Votes, context: Context) -> Finding:
     the middle of an answer; below it warning, because a single row is enough to teach nothing but is never meant.
     """
     shared = context.shared(votes)
-    per_text = [marks(t) for t in shared.responses]
-    flag = np.fromiter((bool(m) for m in per_text), dtype=bool, count=len(per_text))
+    per_text = {i: marks(shared.responses[i]) for i in np.flatnonzero(shared.responses_look.leaked).tolist()}
+    flag = np.zeros(len(shared.responses), dtype=bool)
+    flag[[i for i, m in per_text.items() if m]] = True
     rows = shared.either(flag)
     n, count = len(votes), int(rows.sum())
     if not count:
         return clean(NAME, SCOPE, n, "no response contains marks of a chat template")
-    kinds = Counter(mark for m in per_text for mark in set(m))
+    kinds = Counter(mark for m in per_text.values() for mark in set(m))
     commonest = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:10]
     one, wins = shared.one_sided(flag)
     return found(

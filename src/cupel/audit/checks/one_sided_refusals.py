@@ -47,7 +47,9 @@ def check(votes: Votes, context: Context) -> Finding:
     whichever way it points; else info.
     """
     shared = context.shared(votes)
-    flag = np.fromiter((refuses(t) for t in shared.responses_normal), dtype=bool, count=len(shared.responses_normal))
+    flag = shared.responses_words.refuses.copy()
+    for i in np.flatnonzero(flag).tolist():
+        flag[i] = refuses(shared.responses_normal[i])
     one, wins = shared.one_sided(flag)
     n, count = len(votes), int(one.sum())
     both = int((flag[shared.first] & flag[shared.second]).sum())

@@ -118,10 +118,10 @@ def check(votes: Votes, context: Context) -> Finding:
     counts: Counter[str] = Counter()
     masked: dict[str, list[str]] = {}
 
-    def scan(texts: list[str]) -> np.ndarray:
+    def scan(texts: list[str], can: np.ndarray) -> np.ndarray:
         flag = np.zeros(len(texts), dtype=bool)
-        for i, text in enumerate(texts):
-            for kind, mask in kinds_in(text):
+        for i in np.flatnonzero(can).tolist():
+            for kind, mask in kinds_in(texts[i]):
                 flag[i] = True
                 counts[kind] += 1
                 shown = masked.setdefault(kind, [])
@@ -129,7 +129,7 @@ def check(votes: Votes, context: Context) -> Finding:
                     shown.append(mask)
         return flag
 
-    prompt, response = scan(shared.prompts_plain), scan(shared.responses)
+    prompt, response = scan(shared.prompts_plain, shared.prompts_look.personal), scan(shared.responses, shared.responses_look.personal)
     rows = prompt[shared.prompt] | shared.either(response)
     n, count = len(votes), int(rows.sum())
     if not count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from cupel.records.schema import Votes
 
 def read(
     source: Any, *, map: Mapping[str, str] | None = None, format: str | None = None, max_bad: float = 0.01, seed: int = 0,
-    heldout: float = 0.2, max_field: int = 1_000_000,
+    heldout: float = 0.2, max_field: int = 1_000_000, stream: bool | None = None, spool: str | os.PathLike[str] | None = None,
 ) -> Votes:  # fmt: skip
     """The comparisons of a file or table, one per vote, split by group into training and held-out rows.
 
@@ -28,6 +29,9 @@ def read(
     max_bad: share of rows that may be set aside (in `quarantine`, with line and reason) before reading is refused.
     seed, heldout: the held-out split (`splits.assign`); heldout=0 leaves it unassigned, and a split that was mapped is kept.
     max_field: longest text in characters.
+    stream: whether the file is read in batches, its texts kept on disk (`records.stream`): the same votes in bounded memory. None does so
+        above 256 MiB where the file and its format can be read so; True raises RecordError where they cannot.
+    spool: the directory for what streaming keeps on disk; None makes one that vanishes with the votes.
     Raises RecordError, which says what is wrong, in how many rows, where first, and the ways out.
 
     >>> votes = read([{"prompt": "Why?", "response_a": "So.", "response_b": "Because.", "vote": "b"}], heldout=0)
@@ -36,6 +40,17 @@ def read(
     """
     if not 0 <= max_bad <= 1:
         raise RecordError(f"max_bad is {max_bad}; it is a share of rows in [0, 1]. Write 0.01 for one per cent.")
+    if stream is not False:
+        from cupel.records.stream import CannotStream, read_stream, worth_streaming
+
+        if stream or worth_streaming(source):
+            try:
+                return read_stream(
+                    source, map=map, format=format, max_bad=max_bad, seed=seed, heldout=heldout, max_field=max_field, spool=spool
+                )
+            except CannotStream:
+                if stream:
+                    raise
     rows = sources.load(source, kinds(map))
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)

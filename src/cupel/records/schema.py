@@ -58,6 +58,7 @@ class Votes:
     source        the rows as they came, same order and length, so that extra columns survive every conversion
     source_format name of the importer that read them
     quarantine    rows that were set aside, never in silence
+    spool         where the parts of streamed votes lie on disk (`records.stream`); None for votes in memory
     """
 
     prompts: pa.Array
@@ -84,6 +85,7 @@ class Votes:
     source_format: str = "votes"
     quarantine: tuple[Quarantined, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    spool: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n = len(self.ids)

@@ -24,6 +24,8 @@ _ARRAYS = (
 def save(votes: Votes, path: str | os.PathLike[str]) -> None:
     """Write votes into the directory `path`: comparisons, prompts, responses, source rows, quarantine, facts. Atomic per file.
 
+    Streamed votes are written as a spool (`stream.spool`): what lies on disk already is linked, not copied, and `load` maps it.
+
     >>> import tempfile
     >>> from cupel.records import read
     >>> place = tempfile.mkdtemp()
@@ -33,6 +35,10 @@ def save(votes: Votes, path: str | os.PathLike[str]) -> None:
     True
     """
     place = Path(path)
+    if votes.spool is not None:
+        from cupel.records.stream.spool import save_spool
+
+        return save_spool(votes, place)
     columns: dict[str, Any] = {"id": votes.ids, **{name: pa.array(getattr(votes, name), from_pandas=False) for name in _ARRAYS}}
     write_parquet(place / "prompts.parquet", pa.table({"text": votes.prompts}))
     write_parquet(place / "responses.parquet", pa.table({"text": votes.responses}))
@@ -46,7 +52,7 @@ def save(votes: Votes, path: str | os.PathLike[str]) -> None:
     write_parquet(place / "quarantine.parquet", pa.table(set_aside))
     facts = {
         "version": VERSION, "annotators": list(votes.annotators), "models": list(votes.models), "order_known": votes.order_known,
-        "source_format": votes.source_format, "meta": _pack(dict(votes.meta)),
+        "source_format": votes.source_format, "meta": pack(dict(votes.meta)),
     }  # fmt: skip
     write_json(place / "votes.json", facts)
     write_parquet(place / "comparisons.parquet", pa.table(columns))  # last: its presence says that the rest is there
@@ -57,6 +63,10 @@ def load(path: str | os.PathLike[str]) -> Votes:
     import pyarrow.parquet as pq
 
     place = Path(path)
+    if (place / "spool.json").is_file():
+        from cupel.records.stream.spool import open_spool
+
+        return open_spool(place)
     needed = ["comparisons.parquet", "prompts.parquet", "responses.parquet", "quarantine.parquet", "votes.json"]
     missing = [name for name in needed if not (place / name).is_file()]
     if missing:
@@ -85,7 +95,7 @@ def load(path: str | os.PathLike[str]) -> Votes:
         order_known=facts["order_known"],
         source=source,
         source_format=facts["source_format"],
-        meta=_unpack(facts["meta"]),
+        meta=unpack(facts["meta"]),
         quarantine=tuple(Quarantined(**row) for row in tables["quarantine.parquet"].to_pylist()),
     )
 
@@ -105,20 +115,21 @@ def _one(values: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
 
 
-def _pack(value: Any) -> Any:
+def pack(value: Any) -> Any:
     """JSON that remembers tuples."""
     if isinstance(value, tuple):
-        return {"__tuple__": [_pack(item) for item in value]}
+        return {"__tuple__": [pack(item) for item in value]}
     if isinstance(value, list):
-        return [_pack(item) for item in value]
+        return [pack(item) for item in value]
     if isinstance(value, dict):
-        return {key: _pack(item) for key, item in value.items()}
+        return {key: pack(item) for key, item in value.items()}
     return value
 
 
-def _unpack(value: Any) -> Any:
+def unpack(value: Any) -> Any:
+    """What `pack` made JSON of."""
     if isinstance(value, dict):
         if set(value) == {"__tuple__"}:
-            return tuple(_unpack(item) for item in value["__tuple__"])
-        return {key: _unpack(item) for key, item in value.items()}
-    return [_unpack(item) for item in value] if isinstance(value, list) else value
+            return tuple(unpack(item) for item in value["__tuple__"])
+        return {key: unpack(item) for key, item in value.items()}
+    return [unpack(item) for item in value] if isinstance(value, list) else value

@@ -225,30 +225,46 @@ def convert_file(
     dry_run: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """The same data in another format; what it cannot hold is counted in `losses`. OUT's ending decides how it is written."""
-    from cupel.records.convert import to_rows
+    """The same data in another format; what it cannot hold is counted in `losses`. OUT's ending decides how it is written.
+
+    `losses_on_reading` says what pairs of comparisons cannot hold of the source itself (ratings, rankings, choices among several).
+    """
+    from cupel.records.convert import TARGETS, to_rows
+    from cupel.records.exports import writers
     from cupel.records.reading import read
 
-    if to not in ("trl", "votes"):
-        raise InputError(f"--to {to!r} is not a format that cupel writes; choose trl or votes")
+    if to not in TARGETS:
+        raise InputError(f"--to {to!r} is not a format that cupel writes; choose one of {', '.join(TARGETS)}")
     if target.exists() and not (force or dry_run):
         raise InputError(f"{target} exists; give another name, or --force to replace it")
-    writer = _writer(target)
+    writer = _writer(target, to)
     votes = read(source, map=map, format=format, max_bad=max_bad, heldout=0)
-    table, losses = to_rows(votes, to)  # type: ignore[arg-type]
+    table, losses = to_rows(votes, to)
+    nested = [name for name in table.column_names if table.schema.field(name).type.num_fields]
+    if target.suffix == ".csv" and nested:
+        raise InputError(f"a .csv file cannot hold lists ({len(nested)} columns, first: {nested[0]}). Name OUT .jsonl or .parquet.")
     if not dry_run:
         writer(table, target)
     words = [f"{len(votes):,} votes read as {votes.source_format}, {table.num_rows:,} rows as {to}."]
-    words += [f"Lost: {loss}" for loss in losses]
+    on_reading = list(votes.meta.get("losses", ()))
+    words += [f"Lost on reading: {loss}" for loss in on_reading] + [f"Lost: {loss}" for loss in losses]
+    words += [f"In doubt: {doubt}" for doubt in votes.meta.get("doubts", ())]
     if votes.quarantine:
         words.append(
             f"{len(votes.quarantine):,} rows were set aside (first: line {votes.quarantine[0].line}, {votes.quarantine[0].reason})."
         )
     words.append("Nothing was written (--dry-run)." if dry_run else f"Written: {target}.")
-    return {"n_in": len(votes), "n_out": table.num_rows, "losses": losses, "n_quarantined": len(votes.quarantine), "words": words}
+    if not dry_run:
+        words.append(f"Read by {writers()[to].HOW}.")
+    return {
+        "n_in": len(votes), "n_rows": votes.meta.get("n_rows"), "n_out": table.num_rows, "format": votes.source_format,
+        "detection": votes.meta.get("detection"), "to": to, "losses": losses, "losses_on_reading": on_reading,
+        "n_quarantined": len(votes.quarantine), "how": writers()[to].HOW, "words": words,
+    }  # fmt: skip
 
 
-def _writer(target: Path) -> Any:
+def _writer(target: Path, to: str) -> Any:
+    from cupel.records.exports import json_rows
     from cupel.records.files import atomic_write, write_json, write_lines, write_parquet
 
     def csv(table: Any, path: Path) -> None:
@@ -259,8 +275,8 @@ def _writer(target: Path) -> Any:
 
     writers = {
         ".parquet": lambda table, path: write_parquet(path, table),
-        ".jsonl": lambda table, path: write_lines(path, table.to_pylist()),
-        ".json": lambda table, path: write_json(path, table.to_pylist()),
+        ".jsonl": lambda table, path: write_lines(path, json_rows(table, to)),
+        ".json": lambda table, path: write_json(path, json_rows(table, to)),
         ".csv": csv,
     }
     if target.suffix not in writers:

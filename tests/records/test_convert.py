@@ -103,7 +103,7 @@ def test_weights_and_probabilities_are_said_to_be_lost():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="cannot convert to 'kto'"):
-        to_rows(read(FLAT), "kto")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"cannot convert to 'ktoo'. Did you mean 'kto'"):
+        to_rows(read(FLAT), "ktoo")
     with pytest.raises(InputError, match=r"no row is left.*2 of 2 votes express no preference"):
         to_rows(read(VOTES[2:], max_bad=0), "trl")

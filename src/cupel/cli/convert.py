@@ -1,4 +1,4 @@
-"""`cupel convert IN OUT --to trl|votes`: the same data in another format, losses stated."""
+"""`cupel convert IN OUT --to NAME`: the same data in another format, losses stated."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import typer
 
 from cupel.cli import common as c
 
+#: what --to takes; the same names as `cupel.records.convert.TARGETS`, which is not imported for the sake of --help
+TARGETS = "trl, votes, trl_conversational, trl_implicit, kto, openrlhf, axolotl, llama_factory or openai."
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("convert", help="The same data in another format (trl, votes); what the format cannot hold is stated.")(convert)
+    app.command("convert", help="The same data in the format that a trainer reads; what the format cannot hold is stated.")(convert)
 
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="A file of preferences; - reads standard input.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .parquet, .jsonl, .json or .csv.")],
-    to: Annotated[str, typer.Option("--to", help="trl or votes.")] = "trl",
+    to: Annotated[str, typer.Option("--to", help=TARGETS)] = "trl",
     map_: c.MapOption = None,
     format_: c.FormatOption = None,
     max_bad: c.MaxBadOption = 0.01,

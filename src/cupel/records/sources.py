@@ -18,7 +18,7 @@ from cupel.errors import RecordError
 from cupel.records import textual
 from cupel.records.schema import Quarantined
 
-READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a folder of these (save_to_disk, hub layout)"
+READABLE = ".jsonl .ndjson .json .csv .tsv (each also with .gz), .parquet, .arrow, .feather, or a folder of these (save_to_disk, hub)"
 
 #: what pyarrow raises for a file that is not what it claims to be
 BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, IndexError, OverflowError, MemoryError)

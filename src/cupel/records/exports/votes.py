@@ -1,0 +1,36 @@
+"""A table of votes: prompt, response_a, response_b, vote; one row per vote. It holds ties and everything else that cupel reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from cupel.records.exports import common as c
+from cupel.records.schema import OUTCOMES, A, Votes
+
+NAME = "votes"
+DESCRIPTION = "prompt, response_a, response_b, vote, annotator; one row per vote, ties included"
+HOW = "cupel reads it back"
+
+
+def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+    """One row per vote, with every other column of the source."""
+    losses: list[str] = []
+    c.weights(votes, losses)
+    if not votes.order_known:
+        what = "the chosen text" if bool((votes.outcome == A).all()) else "the side that the source names first"
+        losses.append(f"the order in which the sides were shown is not in the source: response_a is {what}; position says nothing")
+    words = pa.array(list(OUTCOMES), pa.large_string())
+    columns: dict[str, Any] = {
+        "id": votes.ids.cast(pa.large_string()),
+        "prompt": votes.prompts.take(pa.array(votes.prompt)),
+        "response_a": votes.responses.take(pa.array(votes.first)),
+        "response_b": votes.responses.take(pa.array(votes.second)),
+        "vote": words.take(pa.array(votes.outcome)),
+    }
+    if votes.annotators:
+        columns["annotator"] = c.names(votes.annotators, votes.annotator)
+    if votes.models:
+        columns["model_a"], columns["model_b"] = c.names(votes.models, votes.model_first), c.names(votes.models, votes.model_second)
+    return c.with_extras(votes, columns), losses

@@ -4,6 +4,7 @@ A comparison has a `first` and a `second` side; an objective gives its loss *if 
 flipping the label, so `loss(first, second)` and `loss(second, first)` are all that a noise treatment ever needs.
 """
 
+# pyright: strict
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,10 @@ from torch import Tensor
 Context = Mapping[str, Tensor]
 
 #: what a side may have to carry; a scorer computes no more, a learner refuses less
-Need = Literal["logp", "length", "reference", "tokens", "reference_tokens", "score", "rating", "divergence", "collision", "tilt", "masks"]
+Need = Literal[
+    "logp", "length", "reference", "tokens", "reference_tokens", "score", "rating", "divergence", "collision", "tilt", "masks",
+    "prompt", "target", "online", "mismatch", "embedding", "error", "reference_error",
+]  # fmt: skip
 
 Swap = Literal["comparison", "none"]
 
@@ -37,7 +41,14 @@ class Side:
     divergence      [B, T]  KL(reference || policy) at each position, over the whole vocabulary
     collision       [B, T]  log sum_v policy(v)^2 at each position: the weight that makes confident positions comparable
     tilt_up, tilt_down [B]  log-probability under logits (1 + e) f - e g and (1 - e) f + e g of policy f and reference g
-    mask_reward, mask_divergence [B, T]  weights of a position in the reward and in the divergence, in [0, 1]
+    mask_reward, mask_divergence [B, T]  weights of a position in the reward and in the divergence, at least 0
+    prompt_logp, reference_prompt_logp [B]  log-probability of the prompt itself, for comparisons across prompts
+    target_logp, target_n_tokens [B]  a third response to the same prompt that is to be imitated; the same on both sides
+    online_logp, online_reference_logp [B, S]  S samples of the policy for this prompt, scored under both; the same on both sides
+    mismatch_log_ratio [B]  log policy/reference of a response to *another* prompt: a baseline; no gradient
+    embedding       [B, D]  preference vector, D even: plane l is columns 2l and 2l + 1
+    gate            [B, K]  weight of each of the D / 2 planes, from the prompt alone
+    error, reference_error [B]  mean squared error of denoising under the model and the reference, same noise and time on both sides
     """
 
     logp: Float[Tensor, " B"] | None = None
@@ -54,6 +65,17 @@ class Side:
     tilt_down: Float[Tensor, " B"] | None = None
     mask_reward: Float[Tensor, "B T"] | None = None
     mask_divergence: Float[Tensor, "B T"] | None = None
+    prompt_logp: Float[Tensor, " B"] | None = None
+    reference_prompt_logp: Float[Tensor, " B"] | None = None
+    target_logp: Float[Tensor, " B"] | None = None
+    target_n_tokens: Int[Tensor, " B"] | Float[Tensor, " B"] | None = None
+    online_logp: Float[Tensor, "B S"] | None = None
+    online_reference_logp: Float[Tensor, "B S"] | None = None
+    mismatch_log_ratio: Float[Tensor, " B"] | None = None
+    embedding: Float[Tensor, "B D"] | None = None
+    gate: Float[Tensor, "B K"] | None = None
+    error: Float[Tensor, " B"] | None = None
+    reference_error: Float[Tensor, " B"] | None = None
 
     def __post_init__(self) -> None:
         lengths = {f.name: len(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
@@ -90,6 +112,8 @@ class Objective(NamedTuple):
     context   (first, second, previous) -> statistics of the step, without gradient, computed once per optimiser step and frozen while
               the swapped loss is computed; `previous` is {} at the first step. None if the objective needs none
     settings  the factory's arguments by name, for records and messages
+    saturated (first, second, context) -> bool [B]: comparisons whose loss was continued past a documented clamp, for a learner to
+              count; None if the objective has no clamp
     """
 
     name: str
@@ -99,3 +123,4 @@ class Objective(NamedTuple):
     swap: Swap = "comparison"
     context: Callable[[Side, Side, Context], Context] | None = None
     settings: Mapping[str, float | str | None] = {}
+    saturated: Callable[[Side, Side, Context], Tensor] | None = None

@@ -30,8 +30,8 @@ MARGIN = 0.02  # "as good as" MiniLM: the lower end of the paired difference is 
 SETS: dict[str, Callable[[Path], Labelled]] = {
     "ukp": ukp_strict_single,
     "hh_harmless": lambda data: pairs(data, "hh_harmless"),
-    "rm_bench": lambda data: pairs(data, "rm_bench", n=2000),
-    "alpaca_eval": lambda data: pairs(data, "alpaca_eval", n=2500),
+    "rm_bench": lambda data: pairs(data, "rm_bench", n=800),
+    "alpaca_eval": lambda data: pairs(data, "alpaca_eval", n=800),
     "judgebench": lambda data: pairs(data, "judgebench"),
     "opinpref": lambda data: pairs(data, "opinpref"),
 }

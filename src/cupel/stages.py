@@ -1,14 +1,17 @@
 """Work in stages, each keyed by the content it depends on, so that killed work resumes to the same bytes.
 
 A stage's key is the SHA-256 of its name, the digest of cupel's own source, and the parts that the caller names (input hashes, options,
-the keys of the stages before it). Its value is written into a temporary folder and renamed into place: a folder that exists is whole.
-What a stage returns is always what was read back from disk, so a resumed run and a fresh one compute with the same numbers.
+the keys of the stages before it). Its value is written into a temporary folder, with the SHA-256 of each file, flushed, and renamed into
+place: a folder that exists is whole. A folder whose files are not what was written (a disk that lies, a flipped bit) is set aside and its
+stage computed again. What a stage returns is always what was read back from disk, so a resumed run and a fresh one compute with the same
+numbers. No clock is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -18,11 +21,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cupel.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
     from cupel.audit.types import Finding
     from cupel.records.schema import Votes
+
+
+#: the file inside a stage's folder that lists what was written
+DIGESTS = "digests.json"
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +76,10 @@ class Stages:
     on_done: Callable[[str, bool], None] | None = None
 
     def run(self, name: str, parts: Mapping[str, Any], compute: Callable[[], Any], codec: Codec) -> Any:
-        """The stage's value: read back if its folder exists, else computed, written atomically and read back."""
+        """The stage's value: read back if its folder exists and is whole, else computed, written atomically and read back.
+
+        Raises InputError where the value cannot be written (a full disk); the stages before it stay.
+        """
         if self.directory is None:
             if self.on_start:
                 self.on_start(name)
@@ -78,27 +90,80 @@ class Stages:
                 self.on_done(name, False)
             return value
         path = self.directory / f"{name}-{stage_key(name, parts)[:16]}"
-        reused = path.is_dir()
+        reused = path.is_dir() and self._whole(path)
         if not reused:
             if self.on_start:
                 self.on_start(name)
-            value = compute()
-            self.directory.mkdir(parents=True, exist_ok=True)
-            temporary = self.directory / f".{path.name}.{os.getpid()}"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            codec.save(temporary, value)
-            os.replace(temporary, path)
+            self._keep(path, compute(), codec)
         value = codec.load(path)
         if self.on_done:
             self.on_done(name, reused)
         return value
+
+    def _keep(self, path: Path, value: Any, codec: Codec) -> None:
+        """Write a value and its digests into a folder beside `path`, flush them, and rename the folder into place."""
+        temporary = path.parent / f".{path.name}.{os.getpid()}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            codec.save(temporary, value)
+            (temporary / DIGESTS).write_text(json.dumps(digests(temporary), sort_keys=True), "utf-8")
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent, deep=False)
+        except (OSError, InputError) as error:  # a codec may have put the system's refusal into words already
+            refused = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(refused, OSError):
+                raise
+            raise InputError(
+                f"the stage {path.name.rpartition('-')[0]} cannot be kept in {path.parent}: {refused.strerror or refused}. The stages "
+                "finished before it are kept: free some space there, or choose another place with --out, and run the same command again."
+            ) from refused
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _whole(self, path: Path) -> bool:
+        """Whether the files of a finished stage are those that were written; otherwise they are set aside, and a warning says so."""
+        try:
+            expected = json.loads((path / DIGESTS).read_text("utf-8"))
+            found = digests(path)
+        except (OSError, ValueError) as error:
+            expected, found = {}, {str(error): ""}
+        if expected == found:
+            return True
+        changed = sorted(set(expected.items()) ^ set(found.items()))
+        logging.getLogger("cupel.stages").warning(
+            "the kept stage %s is damaged (first: %s); it was set aside and is computed again", path, changed[0][0]
+        )
+        shutil.rmtree(path, ignore_errors=True)
+        return False
 
     def prune(self) -> None:
         """Remove half-written folders that a killed run left."""
         if self.directory and self.directory.is_dir():
             for path in sorted(self.directory.glob(".*")):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by path, but for the list of them itself."""
+    from cupel.records.files import sha256_file
+
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != DIGESTS)
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
+
+
+def _flush(folder: Path, *, deep: bool = True) -> None:
+    """Flush the files of a folder, and the folder, to the disk."""
+    for path in [*(sorted(folder.rglob("*")) if deep else ()), folder]:
+        if path.is_dir() and os.name != "posix":  # pragma: no cover - a directory cannot be opened there
+            continue
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 # ---- codecs ---------------------------------------------------------------------------------------------------------------------
@@ -116,9 +181,9 @@ def _load_json(path: Path) -> Any:
 
 def _save_arrays(path: Path, value: Mapping[str, np.ndarray]) -> None:
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({k: np.ascontiguousarray(v) for k, v in sorted(value.items())}, path / "value.safetensors")
+    (path / "value.safetensors").write_bytes(save({k: np.ascontiguousarray(v) for k, v in sorted(value.items())}))
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -50,6 +50,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
         _sync_directory(target.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}. What stood there before is untouched and finished stages are kept: free "
+            "some space, or choose another place with --out, and run the same command again."
+        ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

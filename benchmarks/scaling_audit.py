@@ -262,15 +262,15 @@ def write(options: argparse.Namespace, found: dict[str, list[dict]]) -> None:
     sizes, claims = options.sizes, []
     cpu = {kind: [row["cpu"] for row in rows] for kind, rows in found.items()}
     beyond = [(row["peak"] - row["vectors"]) / 2**30 for row in found["audit"]]
-    for kind in ("checks", "audit"):
-        slope = exponent(sizes, cpu[kind])
-        claims.append({"claim": f"exponent of the processor time of the {kind}, {sizes[-2]:,} to {sizes[-1]:,} comparisons" if len(sizes) > 1
-                       else f"exponent of the {kind}", "target": "at most 1.05", "measured": round(slope, 3), "n": sizes[-1],
-                       "passed": slope <= 1.05})  # fmt: skip
-    claims.append({"claim": f"audit of {sizes[-1]:,} comparisons, embeddings given (processor seconds)", "target": "under 60",
-                   "measured": round(cpu["audit"][-1], 1), "n": sizes[-1], "passed": cpu["audit"][-1] < 60 and sizes[-1] >= 10**6})  # fmt: skip
+    n, last = sizes[-1], cpu["audit"][-1]
+    for kind in ("checks", "audit") if len(sizes) > 1 else ():
+        slope, said = exponent(sizes, cpu[kind]), f"{sizes[-2]:,} to {n:,} comparisons"
+        claims.append({"claim": f"exponent of the processor time of the {kind}, {said}", "target": "at most 1.05",
+                       "measured": round(slope, 3), "n": n, "passed": slope <= 1.05})  # fmt: skip
+    claims.append({"claim": f"audit of {n:,} comparisons, embeddings given (processor seconds)", "target": "under 60 at 1,000,000",
+                   "measured": round(last, 1), "n": n, "passed": last < 60 and n >= 10**6})  # fmt: skip
     claims.append({"claim": "its peak memory beyond the embeddings (GiB)", "target": "under 2", "measured": round(beyond[-1], 2),
-                   "n": sizes[-1], "passed": beyond[-1] < 2})  # fmt: skip
+                   "n": n, "passed": beyond[-1] < 2})  # fmt: skip
     if cpu["raw"]:
         ratio = [raw / alone for raw, alone in zip(cpu["raw"], cpu["encode"], strict=True)]
         claims.append({"claim": "audit from raw text over encoding alone (processor time)", "target": "at most 1.5",

@@ -1,5 +1,8 @@
 """The golden board of 240 votes, slow twins that see single votes, and the identities a ranking has to obey."""
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -319,3 +322,9 @@ def test_anchor_shifts_ratings_but_not_widths():
     close(shifted.value - elo.value, shifted.value[0] - elo.value[0], 1e-9)
     close(shifted.high - shifted.low, elo.high - elo.low, 1e-9)
     close(fit().elo(centre=0, scale=1, base=np.e).value, fit().scores.value, 1e-12)
+
+
+def test_the_documented_example_runs():
+    page = Path(__file__).resolve().parents[2] / "docs" / "ranking.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried > 8) == (0, True)

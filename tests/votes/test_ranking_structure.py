@@ -5,7 +5,7 @@ import pytest
 
 from cupel.errors import InputError
 from cupel.votes.counts import PairCounts, count_votes
-from cupel.votes.ranking import RankingModel, connectivity
+from cupel.votes.ranking import RankingModel, connectivity, style_difference
 from cupel.votes.ranking.graph import ties_are_bounded
 
 W, L, T = 0, 1, 2
@@ -168,13 +168,26 @@ A, B = np.array([4, 7, 2, 3, 6, 1, 5, 2, 8, 3, 2, 6]), np.array([2, 3, 5, 3, 4, 
 REG = 0.5 / np.log(10) ** 2
 
 
-def normalised(a, b):
-    x = (a - b) / (a + b + 1)
-    return (x - x.mean()) / x.std()
+def test_style_differences():
+    x = style_difference(A, B)
+    golden = [0.63160319, 0.84061888, -1.14067576, -0.13478771, 0.35291559, -1.81126779]
+    np.testing.assert_allclose(x[:6], golden, atol=1e-8)
+    np.testing.assert_allclose([x.mean(), x.std()], [0, 1], atol=1e-12)
+    both = style_difference(np.column_stack([A, A * 2.5]), np.column_stack([B, B]), centre=False)
+    np.testing.assert_array_equal(style_difference(B, A, centre=False), -both[:, 0])
+    np.testing.assert_allclose((both**2).mean(axis=0), 1)
+    for first, second, words in (
+        ([1, -1], [0, 0], r"1 of 2 votes have a feature that is negative or not finite \(first: row 1\)"),
+        ([1, np.inf], [0, 0], "not finite"),
+        ([2, 2], [2, 2], "controls for nothing"),
+        ([1, 2], [1], "one shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            style_difference(np.array(first), np.array(second))
 
 
 def test_golden_controlled_fit():
-    counts = count_votes(FIRST, SECOND, OUTCOME, 3, controls=normalised(A, B), control_names=("length",))
+    counts = count_votes(FIRST, SECOND, OUTCOME, 3, controls=style_difference(A, B), control_names=("length",))
     model = RankingModel(ridge=REG, control_ridge=0.5)
     found = model.fit(counts).result_
     np.testing.assert_allclose(found.controls.value, [1.937988411], atol=1e-6)
@@ -247,7 +260,7 @@ def test_clusters_and_bootstrap_with_controls():
 
 
 def test_controls_that_cannot_be_fitted_are_refused():
-    first, second, outcome, x = FIRST, SECOND, OUTCOME, normalised(A, B)
+    first, second, outcome, x = FIRST, SECOND, OUTCOME, style_difference(A, B)
     item = (first == 2).astype(float) - (second == 2)
     for controls, options, words in (
         (item, {}, r"effects of 'control 0' and the strength of item 2 cannot be told apart"),

@@ -31,6 +31,8 @@ class Cells:
 
     def part(self, keep: np.ndarray, items: np.ndarray) -> Cells:
         """The cells kept (bool [m]), items renumbered: items[k] becomes k."""
+        if keep.all() and len(items) == self.n_items:
+            return self
         number = np.full(self.n_items, -1)
         number[items] = np.arange(len(items))
         position = np.cumsum(keep) - 1
@@ -75,11 +77,28 @@ def cells_of(counts: PairCounts, *, ties: str, both_bad: str, slot: bool) -> Cel
         return Cells(counts.n_items, first, second, votes, squares, x, names, index, votes, None)
     else:
         label = np.unique(x, axis=0, return_inverse=True)[1].reshape(-1)
-    _, index = np.unique(first * counts.n_items + second, return_inverse=True)
-    _, start, index = np.unique(index.reshape(-1) * (label.max(initial=0) + 1) + label, return_index=True, return_inverse=True)
-    index = index.reshape(-1)
+    start, index = _numbered(first * counts.n_items + second, counts.n_items**2)
+    if label.any():
+        start, index = _numbered(index * (label.max() + 1) + label, len(start) * (int(label.max()) + 1))
 
     def add(values: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(index, weights=column, minlength=len(start)) for column in values.T], axis=1)
 
     return Cells(counts.n_items, first[start], second[start], add(votes), add(squares), x[start], names, index, votes, cluster)
+
+
+def _numbered(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(first position of each distinct key, number of each key among the sorted distinct ones); keys are in 0 ... size-1.
+
+    As `np.unique`, but without sorting where a table of all keys is about as long as the keys.
+    """
+    if size > 8 * len(key):
+        _, start, index = np.unique(key, return_index=True, return_inverse=True)
+        return start, index.reshape(-1)
+    there = np.zeros(size, dtype=bool)
+    there[key] = True
+    number = np.cumsum(there) - 1
+    index = number[key]
+    start = np.empty(int(number[-1]) + 1, dtype=np.int64)
+    start[index[::-1]] = np.arange(len(key))[::-1]
+    return start, index

@@ -24,7 +24,7 @@ def covariance(design: Design, z: np.ndarray, kind: str, cells: Cells) -> np.nda
     """Covariance [parameters, parameters] of kind "fisher", "sandwich" or "cluster"."""
     curvature = hessian(design, z)
     weight = typical_curvature(curvature, design)
-    inverse = np.linalg.inv(curvature + design.location(weight)) - design.location(1 / weight)
+    inverse = np.linalg.inv(curvature + weight * design.shifts) - design.shifts / weight
     if kind == "fisher":
         return (inverse + inverse.T) / 2
     if kind == "sandwich":

@@ -119,13 +119,14 @@ class Design:
         out[n:end, n:end] = self.x.T @ (dd[:, None] * self.x)
         return out
 
-    def location(self, weight: float) -> np.ndarray:
-        """weight times the projection on the directions that no comparison moves: a common shift of an unpenalised component."""
+    @cached_property
+    def shifts(self) -> np.ndarray:
+        """Projection on the directions that no comparison moves: a common shift of an unpenalised component."""
         out = np.zeros((self.size, self.size))
         free = np.flatnonzero(self.ridge[: self.n_items] == 0)
         if len(free):
             same = self.component[free][:, None] == self.component[free][None]
-            out[np.ix_(free, free)] = weight * same / same.sum(axis=1)
+            out[np.ix_(free, free)] = same / same.sum(axis=1)
         return out
 
     def centred(self, z: np.ndarray) -> np.ndarray:

@@ -75,8 +75,9 @@ def connectivity(first: np.ndarray, second: np.ndarray, votes: np.ndarray, n_ite
     tail = np.concatenate([first[up], second[down]])
     head = np.concatenate([second[up], first[down]])
     graph = coo_array((np.ones(len(tail), dtype=np.int8), (tail, head)), shape=(n_items, n_items)).tocsr()
-    component = _numbered(connected_components(graph, directed=False)[1])
-    group = _numbered(connected_components(graph, directed=True, connection="strong")[1])
+    n_groups, group = connected_components(graph, directed=True, connection="strong")
+    group = _numbered(group)
+    component = group if n_groups == 1 else _numbered(connected_components(graph, directed=False)[1])
     gained = np.bincount(tail, minlength=n_items) > 0
     gave = np.bincount(head, minlength=n_items) > 0
     across = group[tail] != group[head]

@@ -228,7 +228,7 @@ def _from_draws(drawn: np.ndarray, z: np.ndarray, level: float, groups: int) -> 
 def _controls_curvature(design: Design, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(curvature of the controls left once all else is fitted [p, p], before [p], what else would replace them [rest, p])."""
     full = hessian(design, z)
-    full = full + design.location(typical_curvature(full, design))
+    full = full + typical_curvature(full, design) * design.shifts
     controls = np.arange(design.n_items, design.n_items + design.n_controls)
     rest = np.setdiff1d(np.arange(design.size), controls)
     swap = np.linalg.solve(full[np.ix_(rest, rest)], full[np.ix_(rest, controls)])

@@ -80,7 +80,7 @@ def hessian(design: Design, z: np.ndarray) -> np.ndarray:
 def bread(design: Design, z: np.ndarray) -> np.ndarray:
     """The Hessian made invertible by curvature along the shifts that no comparison determines."""
     found = hessian(design, z)
-    return found + design.location(typical_curvature(found, design))
+    return found + typical_curvature(found, design) * design.shifts
 
 
 def typical_curvature(found: np.ndarray, design: Design) -> float:

@@ -55,7 +55,7 @@ def connected(
         if given is not None:
             known = given[rows] >= 0
             join(parent, node[rows][known], asked + given[rows][known])
-    return by_appearance(_roots(parent, node), len(parent))
+    return by_appearance(roots(parent, node), len(parent))
 
 
 def join(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
@@ -67,7 +67,7 @@ def join(parent: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     [0, 1, 1, 1]
     """
     while len(a):
-        top_a, top_b = _roots(parent, a), _roots(parent, b)
+        top_a, top_b = roots(parent, a), roots(parent, b)
         parent[a], parent[b] = top_a, top_b
         apart = top_a != top_b
         a, b = top_a[apart], top_b[apart]
@@ -86,7 +86,8 @@ def by_appearance(label: np.ndarray, size: int) -> np.ndarray:
     return (np.cumsum(new, dtype=np.int32) - np.int32(1))[first[label]]
 
 
-def _roots(parent: np.ndarray, node: np.ndarray) -> np.ndarray:
+def roots(parent: np.ndarray, node: np.ndarray) -> np.ndarray:
+    """The component of each node: the node at the top of its chain of parents."""
     found = parent[node]
     while True:
         above = parent[found]

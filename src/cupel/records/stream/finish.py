@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from cupel.errors import RecordError
 from cupel.records.arrow import pc
 from cupel.records.groups import connected
 from cupel.records.schema import Votes
-from cupel.records.stream.sink import Sink, row_keys
+from cupel.records.stream.sink import Sink, first_words, row_heads
 from cupel.records.stream.spool import KINDS, STEP, Column, mapped, open_spool, read_texts, votes_at, write_facts
 from cupel.records.stream.unique import encode
 
@@ -188,16 +187,16 @@ def _repeated(sink: Sink, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _later(sink: Sink, again: np.ndarray, annotators: tuple[str, ...]) -> np.ndarray:
     """uint64: the keys of rows that repeat earlier ones."""
-    people = [name.encode() for name in annotators] + [b""]
+    people = [name.encode() + b"\0" for name in (*annotators, "")]
     digests = {"prompts": sink.prompts.digests.again(), "responses": sink.responses.digests.again()}
     column = {name: mapped(sink.place / name, KINDS[name]) for name in ("prompt", "first", "second", "outcome", "annotator")}
     out = np.empty(len(again), dtype=np.uint64)
-    sha = hashlib.sha256
     for low in range(0, len(again), 1 << 16):
         rows, occurrence = again[low : low + (1 << 16)].T
         tables = (("prompts", "prompt"), ("responses", "first"), ("responses", "second"))
         sides = np.concatenate([digests[table][column[name][rows]] for table, name in tables], axis=1)
-        keys = row_keys(sides, column["outcome"][rows], [people[code] for code in column["annotator"][rows].tolist()])
-        made = [sha(key + b"\0" + str(k).encode()).digest()[:8] for key, k in zip(keys, occurrence.tolist(), strict=True)]
-        out[low : low + (1 << 16)] = np.frombuffer(b"".join(made), dtype=np.uint64)
+        heads = row_heads(sides, column["outcome"][rows])
+        codes = column["annotator"][rows].tolist()
+        tails = [people[code] + str(k).encode() for code, k in zip(codes, occurrence.tolist(), strict=True)]
+        out[low : low + (1 << 16)] = first_words([head + tail for head, tail in zip(heads, tails, strict=True)])
     return out

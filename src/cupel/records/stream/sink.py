@@ -16,6 +16,8 @@ from cupel.records.stream.unique import Unique, encode
 
 #: columns whose final values are known only when all rows are
 LATER = ("second", "annotator", "model_first", "model_second", "group", "split")
+#: bytes of three digests, an outcome, and a zero after each
+_HEAD = 3 * 33 + 2
 
 
 class Batch(NamedTuple):
@@ -125,10 +127,9 @@ class Sink:
         rows = np.flatnonzero(~given)
         if len(rows):
             codes, names = batch.annotator
-            people = [name.encode() for name in names] + [b""]
-            found = row_keys(sides[rows], batch.outcome[rows], [people[code] for code in codes[rows].tolist()])
-            sha = hashlib.sha256
-            keys[rows] = np.frombuffer(b"".join([sha(key + b"\x000").digest()[:8] for key in found]), dtype=np.uint64)
+            tails = [name.encode() + b"\x000" for name in (*names, "")]  # the annotator, and that no earlier row is the same
+            heads = row_heads(sides[rows], batch.outcome[rows])
+            keys[rows] = first_words([head + tails[code] for head, code in zip(heads, codes[rows].tolist(), strict=True)])
         self.keys.append(keys)
 
     def _rows(self, table: pa.Table) -> None:
@@ -148,14 +149,21 @@ class Sink:
             self._source_file.close()
 
 
-def row_keys(sides: np.ndarray, outcome: np.ndarray, people: list[bytes]) -> list[bytes]:
-    """What the id of a row is the hash of: digests of prompt, first and second side, outcome, annotator (see `build._ids`).
+def row_heads(sides: np.ndarray, outcome: np.ndarray) -> list[bytes]:
+    """What the id of a row is the hash of, up to its annotator: digests of prompt, first and second side, outcome (see `build._ids`).
 
     sides: uint64 [n, 12], three SHA-256 side by side.
     """
-    joined = np.ascontiguousarray(sides).tobytes()
-    out = []
-    for at, (code, person) in enumerate(zip(outcome.tolist(), people, strict=True)):
-        row = joined[96 * at : 96 * at + 96]
-        out.append(b"\0".join((row[:32], row[32:64], row[64:], bytes((code,)), person)))
-    return out
+    out = np.zeros((len(sides), _HEAD), dtype=np.uint8)
+    raw = np.ascontiguousarray(sides).view(np.uint8).reshape(len(sides), 96)
+    for i in range(3):
+        out[:, 33 * i : 33 * i + 32] = raw[:, 32 * i : 32 * i + 32]
+    out[:, _HEAD - 2] = outcome
+    joined = out.tobytes()
+    return [joined[at : at + _HEAD] for at in range(0, len(joined), _HEAD)]
+
+
+def first_words(tails: list[bytes]) -> np.ndarray:
+    """uint64: the first 8 bytes of the SHA-256 of each."""
+    sha = hashlib.sha256
+    return np.frombuffer(b"".join([sha(tail).digest() for tail in tails]), dtype=np.uint64)[::4]

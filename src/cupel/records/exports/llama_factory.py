@@ -52,6 +52,8 @@ def _row(prompt: c.Chat, chosen: c.Chat, rejected: c.Chat) -> dict[str, Any] | s
     """The turns of a row, or why it has none."""
     if len(chosen) > 1 or len(rejected) > 1:
         return "an answer is several messages, and LLaMA-Factory holds one"
+    if not prompt:
+        return "they have no prompt"
     system = prompt[0]["content"] if prompt and prompt[0]["role"] == "system" else None
     rest = prompt[1:] if system is not None else prompt
     turns, first, second = [_turn(m) for m in rest], _turn(chosen[0]), _turn(rejected[0])

@@ -19,7 +19,7 @@ WINNERS = (("winner_model_a", A), ("winner_model_b", B), ("winner_tie", TIE))
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if not set(NEEDS) <= {*frame.columns, *frame.names}:
+    if not set(NEEDS) <= {*frame.columns, *frame.names} or frame.has("vote"):
         return 0.0, ""
     return 1.0, "columns winner_model_a, winner_model_b and winner_tie say who won, response_a and response_b hold the turns of both"
 

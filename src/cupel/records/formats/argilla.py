@@ -10,7 +10,7 @@ from typing import Any
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
 from cupel.records.formats.naming import split_fields, which
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, number, objects
 from cupel.records.schema import OUTCOMES, A, B
 
 NAME = "argilla"
@@ -131,10 +131,11 @@ def _nested(frame: Frame) -> list[tuple[dict[str, Any], dict[str, list[dict[str,
         answers: dict[str, list[dict[str, Any]]] = {}
         if isinstance(responses, dict):
             for name, given in responses.items():
-                answers[name] = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+                answers[name] = dicts(given)
         elif isinstance(responses, list):  # version 1 JSON: one entry per person with the values of all questions
-            for item in responses:
-                for name, value in (item.get("values") or {}).items() if isinstance(item, dict) else ():
+            for item in dicts(responses):
+                values = item.get("values")
+                for name, value in values.items() if isinstance(values, dict) else ():
                     answer = {"value": value.get("value") if isinstance(value, dict) else value}
                     answers.setdefault(name, []).append({**answer, "user_id": item.get("user_id"), "status": item.get("status")})
         found.append((fields if isinstance(fields, dict) else {}, answers))
@@ -148,6 +149,6 @@ def _flat(frame: Frame, questions: list[str]) -> list[tuple[dict[str, Any], dict
     found = []
     for row in range(len(frame)):
         fields = {name: columns[name][row] for name in plain}
-        answers = {name: [item for item in columns[name][row] or [] if isinstance(item, dict)] for name in questions}
+        answers = {name: dicts(columns[name][row]) for name in questions}
         found.append((fields, answers))
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
 from cupel.records.formats.naming import split_fields, which
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, number, objects
 from cupel.records.schema import OUTCOMES, A, B
 
 NAME = "label_studio"
@@ -54,7 +54,7 @@ def parse(frame: Frame) -> Parsed:
             if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
                 n_cancelled += 1
                 continue
-            results = [item for item in annotation.get("result") or [] if isinstance(item, dict)]
+            results = dicts(annotation.get("result"))
             result = next((item for kind in KINDS for item in results if item.get("type") == kind), None)
             n_other += result is None
             if result is not None:
@@ -69,7 +69,8 @@ def parse(frame: Frame) -> Parsed:
 def _vote(
     out: Comparisons, row: int, prompt: str, texts: list[str], names: list[str], result: dict[str, Any], annotation: dict[str, Any]
 ) -> None:
-    value = result.get("value") or {}
+    value = result.get("value")
+    value = value if isinstance(value, dict) else {}
     who = annotation.get("completed_by")
     who = who.get("email") or who.get("id") if isinstance(who, dict) else who
     known: dict[str, Any] = {"annotator": None if who is None else str(who), "seconds": number(annotation.get("lead_time"))}
@@ -81,7 +82,8 @@ def _vote(
             return out.refuse(row, "unknown_label", f"the ranking {str(order)[:80]!r} names something else than {', '.join(names)}")
         placed = sorted((side, rank) for rank, side in enumerate(sides) if isinstance(side, int))
         return out.pairs(row, prompt, [Candidate(texts[i], -float(k), columns={"rank": k + 1}) for i, k in placed], **known)
-    answer = value.get("selected") if result["type"] == "pairwise" else next(iter(value.get("choices") or []), None)
+    choices = value.get("choices")
+    answer = value.get("selected") if result["type"] == "pairwise" else next(iter(choices if isinstance(choices, list) else []), None)
     if answer is None and result["type"] == "pairwise":
         answer = "tie"
     side = which(answer, names)

@@ -49,9 +49,12 @@ def _turns(out: Comparisons, row: int, history: list[dict[str, Any]]) -> list[tu
     """(turn, prompt, rated answers) for each turn with at least two; a missing score counts as 1 (chosen) or 0."""
     context: list[dict[str, Any]] = []
     found: list[tuple[int, str, list[Candidate]]] = []
-    numbers = sorted({int(m["turn"]) for m in history if isinstance(m.get("turn"), int | float)})
+    if any(number(m.get("turn")) is None for m in history):
+        out.refuse(row, "not_a_chat", "a message of the history has no turn")
+        return []
+    numbers = sorted({int(m["turn"]) for m in history})
     for turn in numbers:
-        said = [m for m in history if m.get("turn") == turn]
+        said = [m for m in history if int(m["turn"]) == turn]
         asked = [m for m in said if m.get("role") == "user"]
         answers = [m for m in said if m.get("role") == "model"]
         if len(asked) != 1 or not isinstance(asked[0].get("content"), str):

@@ -194,6 +194,15 @@ def read_json(value: str | None) -> Any:
         return value
 
 
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing where the value is no list.
+
+    >>> dicts([{"a": 1}, 3, None]), dicts(3.5)
+    ([{'a': 1}], [])
+    """
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def number(value: Any) -> float | None:
     """A finite number, also written as text; None for anything else ("N/A", a truth value, nothing).
 

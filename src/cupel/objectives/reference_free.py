@@ -30,7 +30,7 @@ def nll(reduction: str):
         return -reading.logp(side) / reading.statistic(context, "mean_tokens", "the token mean of an SFT term")
 
     def context(first: Side, second: Side, previous: Context) -> Context:
-        return {"mean_tokens": reading.n_tokens(first).to(torch.get_default_dtype()).mean()}
+        return {"mean_tokens": reading.n_tokens(first).to(reading.logp(first).dtype).mean()}
 
     needs: tuple[Need, ...] = ("logp",) if reduction == "sum" else ("logp", "length")
     return loss, context if reduction == "token" else None, needs

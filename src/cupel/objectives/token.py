@@ -23,7 +23,7 @@ def shorten(first: Side, second: Side, alpha: float) -> tuple[Side, Side]:
         position = reading.mask(side).cumsum(dim=1)
         policy = reading.per_token(side, side.token_logp, "token_logp")
         reference = reading.per_token(side, side.reference_token_logp, "reference_token_logp")
-        weight = torch.where(position <= shared, 1.0, alpha).to(policy.dtype)
+        weight = torch.where(position <= shared, torch.ones_like(policy), torch.full_like(policy, alpha))
         return replace(side, logp=(weight * policy).sum(dim=1), reference_logp=(weight * reference).sum(dim=1))
 
     return weighted(first), weighted(second)

@@ -1,0 +1,132 @@
+"""A batch for a policy: prompts, the unique responses to them, and comparisons as pairs of indices into the responses.
+
+A response is scored once, however many comparisons and votes name it. Lengths are Python integers: layouts are planned from them without
+a synchronisation with the device that holds the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cupel.errors import RecordError
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Tokens of G prompts and N responses, and C comparisons among the responses. Made by `Groups.of` or `Groups.from_pairs`.
+
+    prompt_ids       int64 [sum of prompt_lengths]    tokens of the prompts, one after the other, without padding
+    response_ids     int64 [sum of response_lengths]  tokens of the responses (closing token included), likewise
+    prompt_lengths   G integers, at least 1: a first token predicts the next one
+    response_lengths N integers, at least 1
+    prompt_index     N integers in [0, G): the prompt of each response
+    first, second    int64 [C]: the two responses of each comparison
+    extra            further inputs of the model, one entry per prompt along the first axis (pixel values of a vision model)
+
+    Raises RecordError where a prompt or a response is empty, or an index points nowhere.
+    """
+
+    prompt_ids: Tensor
+    response_ids: Tensor
+    prompt_lengths: tuple[int, ...]
+    response_lengths: tuple[int, ...]
+    prompt_index: tuple[int, ...]
+    first: Tensor
+    second: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, lengths, ids in (
+            ("prompt", self.prompt_lengths, self.prompt_ids), ("response", self.response_lengths, self.response_ids),
+        ):  # fmt: skip
+            empty = [i for i, n in enumerate(lengths) if n < 1]
+            if empty:
+                raise RecordError(
+                    f"{len(empty)} of {len(lengths)} {what}s of a batch have no tokens (first: {what} {empty[0]}). A {what} needs one at "
+                    f"least: keep the beginning-of-text token of prompts and the end-of-text token of responses, or drop these records"
+                )
+            if sum(lengths) != len(ids):
+                raise RecordError(f"the lengths of the {what}s add up to {sum(lengths):,}, but there are {len(ids):,} tokens")
+        if len(self.prompt_index) != len(self.response_lengths):
+            raise RecordError(f"{len(self.response_lengths)} responses, but a prompt is named for {len(self.prompt_index)}")
+        wrong = [n for n, g in enumerate(self.prompt_index) if not 0 <= g < len(self.prompt_lengths)]
+        if wrong:
+            raise RecordError(f"{len(wrong)} responses name a prompt that is not there (first: response {wrong[0]})")
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of prompts G."""
+        return len(self.prompt_lengths)
+
+    @property
+    def n_responses(self) -> int:
+        """Number of responses N."""
+        return len(self.response_lengths)
+
+    @property
+    def members(self) -> list[list[int]]:
+        """For each prompt, the indices of its responses in ascending order."""
+        found: list[list[int]] = [[] for _ in self.prompt_lengths]
+        for n, g in enumerate(self.prompt_index):
+            found[g].append(n)
+        return found
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Groups:
+        """The same batch on another device."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self, prompt_ids=move(self.prompt_ids), response_ids=move(self.response_ids), first=move(self.first), second=move(self.second),
+            extra={name: move(value) for name, value in self.extra.items()},
+        )  # fmt: skip
+
+    @classmethod
+    def of(
+        cls, prompts: Sequence[Sequence[int]], responses: Sequence[tuple[int, Sequence[int]]],
+        comparisons: Sequence[tuple[int, int]] = (), extra: Mapping[str, Tensor] | None = None,
+    ) -> Groups:  # fmt: skip
+        """A batch from token lists: prompts, responses as (prompt, tokens), comparisons as (first, second) indices of responses.
+
+        >>> groups = Groups.of([[1, 5, 6]], [(0, [7, 2]), (0, [8, 9, 2])], [(0, 1)])
+        >>> groups.n_responses, groups.response_ids.tolist()
+        (2, [7, 2, 8, 9, 2])
+        """
+        pairs = torch.tensor([list(pair) for pair in comparisons], dtype=torch.int64).reshape(-1, 2)
+        if len(pairs) and not (int(pairs.min()) >= 0 and int(pairs.max()) < len(responses)):
+            raise RecordError(f"a comparison names response {int(pairs.max())}, but there are {len(responses)}")
+        return cls(
+            prompt_ids=_flat(prompts),
+            response_ids=_flat([ids for _, ids in responses]),
+            prompt_lengths=tuple(len(ids) for ids in prompts),
+            response_lengths=tuple(len(ids) for _, ids in responses),
+            prompt_index=tuple(int(g) for g, _ in responses),
+            first=pairs[:, 0].contiguous(),
+            second=pairs[:, 1].contiguous(),
+            extra=dict(extra or {}),
+        )
+
+    @classmethod
+    def from_pairs(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]]) -> Groups:
+        """A batch from (prompt, first, second) token lists: equal prompts, and equal responses to one prompt, are kept once.
+
+        >>> groups = Groups.from_pairs([([1], [2], [3]), ([1], [3], [4]), ([1], [2], [3])])
+        >>> groups.n_prompts, groups.n_responses, groups.first.tolist(), groups.second.tolist()
+        (1, 3, [0, 1, 0], [1, 2, 1])
+        """
+        prompts: dict[tuple[int, ...], int] = {}
+        responses: dict[tuple[int, tuple[int, ...]], int] = {}
+        comparisons = []
+        for prompt, first, second in pairs:
+            g = prompts.setdefault(tuple(prompt), len(prompts))
+            comparisons.append(tuple(responses.setdefault((g, tuple(ids)), len(responses)) for ids in (first, second)))
+        return cls.of(list(prompts), list(responses), comparisons)
+
+
+def _flat(lists: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor([int(token) for ids in lists for token in ids], dtype=torch.int64)

@@ -1,0 +1,163 @@
+"""The policy's scorer: one module whose forward runs body and head, so that DDP and FSDP wrap the whole computation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from cupel.scorers import anatomy as _anatomy
+from cupel.scorers import check as check_
+from cupel.scorers import cost
+from cupel.scorers.anatomy import Head, ScorerError, anatomy, head_of, is_checkpointing
+from cupel.scorers.extras import EXTRAS, extras
+from cupel.scorers.groups import Groups
+from cupel.scorers.head import KEEP_BYTES, TILE_BYTES, token_logp
+from cupel.scorers.layouts import kv, mask, padded, segments
+from cupel.scorers.layouts.index import Hidden, Places, places
+from cupel.scorers.scores import Scores, by_response
+
+_HIDDEN: dict[str, Callable[..., Hidden]] = {
+    "padded": padded.hidden, "mask": mask.hidden, "kv": kv.hidden, "segments": segments.hidden,
+}  # fmt: skip
+
+
+class Scorer(nn.Module):
+    """Log-probabilities of responses under a causal language model: each prompt computed once, each response once, logits never whole.
+
+    model       a transformers causal language model, or a peft model around one
+    layout      "auto" picks for every batch the cheapest layout that passed its check; or one of "segments", "kv", "mask", "padded"
+    tile_bytes  temporary logits, at most;  keep_bytes  logits kept for backward, at most
+    check       compare layouts with plain rows now, and the tiled head with the model's own logits; without, layouts are believed
+    longest     no prompt and response together will have more tokens: shortens the check of models with long windows
+
+    Attributes: `layouts` that may be used, `differences` from plain rows that the check found, `reason` why prompts are not shared.
+    A layout that fails is not used, and a LayoutWarning says so once with the numbers. Raises ScorerError for models it cannot read, and
+    for a head that does more than it knows.
+    """
+
+    def __init__(
+        self, model: nn.Module, layout: str = "auto", *, tile_bytes: int = TILE_BYTES, keep_bytes: int = KEEP_BYTES, check: bool = True,
+        longest: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if layout != "auto" and layout not in cost.LAYOUTS:
+            raise ValueError(f"layout is auto, {', '.join(cost.LAYOUTS)}, not {layout!r}")
+        self.model = model
+        self.tile_bytes, self.keep_bytes, self.longest = tile_bytes, keep_bytes, longest
+        self.asked = layout
+        self.differences: dict[str, float] = {}
+        self.last_layout = ""
+        parts = anatomy(model)
+        self.reason = parts.reason
+        self.rates = cost.rates(parts)
+        wanted = cost.LAYOUTS if layout == "auto" else (layout,)
+        self.layouts: tuple[str, ...] = ("padded",) if parts.reason else tuple(wanted)
+        if parts.reason and layout not in ("auto", "padded"):
+            warnings.warn(f"layout {layout!r} is not used: {parts.reason}. Left: padded", check_.LayoutWarning, stacklevel=2)
+        if "segments" in self.layouts and (why := segments.install(parts)):
+            self._drop("segments", why)
+        if check:
+            self._check(parts)
+        if "segments" not in self.layouts:
+            segments.uninstall(parts)
+
+    def _drop(self, layout: str, why: str) -> None:
+        rest = tuple(name for name in self.layouts if name != layout)
+        self.layouts = rest or ("padded",)
+        warnings.warn(f"layout {layout!r} is not used: {why}. Left: {', '.join(self.layouts)}", check_.LayoutWarning, stacklevel=4)
+
+    def _check(self, parts: _anatomy.Anatomy) -> None:
+        device = next(self.model.parameters()).device
+        with check_.quiet(self.model):
+            groups = check_.probe(parts, self.longest).to(device)
+            at, twin = check_.plain(parts, groups)
+            check_.check_head(parts, groups, twin)
+            for layout in [name for name in self.layouts if name != "padded"]:
+                self.differences[layout], why = check_.check_layout(parts, _HIDDEN[layout], groups, at, twin)
+                if why:
+                    self._drop(layout, why)
+
+    def choose(self, groups: Groups, at: Places | None = None) -> cost.Choice:
+        """The layout of a batch, by cost. ScorerError where only the KV layout is allowed and activations are checkpointed."""
+        parts = anatomy(self.model)
+        allowed = ("padded",) if groups.extra else self.layouts
+        if "kv" in allowed and torch.is_grad_enabled() and is_checkpointing(parts):
+            if self.asked == "kv":
+                raise ScorerError(
+                    "the KV layout loses the prompt when activations are computed again in backward: gradient checkpointing is on. "
+                    'Switch it off, or use layout="auto"'
+                )
+            allowed = tuple(name for name in allowed if name != "kv") or ("padded",)
+        return cost.costs(groups, at or places(groups), self.rates, allowed)[0]
+
+    def hidden(self, groups: Groups, *, prompt: bool = False) -> Hidden:
+        """Hidden states at predicting positions. Call it from inside a forward only: wrappers do not see it."""
+        at = places(groups)
+        self._refuse_longer(groups)
+        choice = self.choose(groups, at)
+        self.last_layout = choice.layout
+        return _HIDDEN[choice.layout](anatomy(self.model), groups, at, prompt=prompt, rows=choice.rows)
+
+    def _refuse_longer(self, groups: Groups) -> None:
+        if self.longest is None:
+            return
+        sizes = [groups.prompt_lengths[g] + n for g, n in zip(groups.prompt_index, groups.response_lengths, strict=True)]
+        over = [n for n, size in enumerate(sizes) if size > self.longest]
+        if over:
+            raise ScorerError(
+                f"{len(over)} of {groups.n_responses} responses have, with their prompt, more than longest={self.longest} tokens (first: "
+                f"response {over[0]} of the batch, {sizes[over[0]]}). Truncate them, or make the scorer with a larger `longest`"
+            )
+
+    def head(self) -> Head:
+        """The vocabulary head as it is now."""
+        return head_of(anatomy(self.model).causal)
+
+    def forward(
+        self, groups: Groups, needs: Iterable[str] = ("logp",), reference: Callable[[Groups], tuple[Tensor, Head]] | None = None,
+        epsilon: float = 0.01,
+    ) -> Scores:  # fmt: skip
+        """Scores of the responses of `groups`, with gradient where it is enabled.
+
+        needs: what an objective's `needs` say; "tokens", "collision", "entropy", "divergence", "tilt" and "prompt" cost extra, anything
+        else is ignored. reference: hidden states and head of a live reference, for "divergence" and "tilt" (`cupel.scorers.reference`).
+        """
+        wanted = frozenset(needs)
+        state = self.hidden(groups, prompt="prompt" in wanted)
+        device = state.response.device
+        head, response = self.head(), _autocast(state.response)
+        logp = token_logp(response, groups.response_ids, head, self.tile_bytes, self.keep_bytes)
+        found: dict[str, Tensor] = {}
+        if more := wanted & EXTRAS.keys():
+            other = reference(groups) if reference is not None and any(EXTRAS[name] for name in more) else None
+            found = extras(more, response, groups.response_ids, head, other, epsilon, self.tile_bytes)
+        for name in ("tilt_up", "tilt_down"):
+            if name in found:
+                found[name] = by_response(found[name], groups.response_lengths)
+        if "tokens" in wanted or "reference_tokens" in wanted or more:
+            found["token_logp"] = logp
+        if "prompt" in wanted:
+            found["prompt_logp"] = self._prompt_logp(groups, state, head)
+        n_tokens = torch.tensor(groups.response_lengths, device=device)
+        return Scores(by_response(logp, groups.response_lengths), n_tokens, **found)
+
+    def _prompt_logp(self, groups: Groups, state: Hidden, head: Head) -> Tensor:
+        """[N] log-probability of each response's prompt, from its second token on; the first token is given."""
+        assert state.prompt is not None
+        follows = torch.ones(len(groups.prompt_ids), dtype=torch.bool)
+        follows[torch.tensor([0, *groups.prompt_lengths[:-1]]).cumsum(0)] = False
+        target = groups.prompt_ids[follows.to(groups.prompt_ids.device)]
+        owner = torch.tensor(groups.prompt_index, device=target.device)
+        if not len(target):
+            return torch.zeros(groups.n_responses, device=target.device)
+        logp = token_logp(_autocast(state.prompt), target, head, self.tile_bytes, self.keep_bytes)
+        return by_response(logp, tuple(n - 1 for n in groups.prompt_lengths)).index_select(0, owner)
+
+
+def _autocast(hidden: Tensor) -> Tensor:
+    """Hidden states in the dtype of autocast where it is on: the last norm gives float32."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) and hidden.is_floating_point() else hidden

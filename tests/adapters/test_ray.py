@@ -50,3 +50,18 @@ def test_refusals(ray: Any) -> None:
         encode(dataset, "text")
     with pytest.raises(EncoderError, match="does not exist"):
         encode(dataset, "text", into="v", encoder="./nowhere")
+
+
+def test_near_duplicates_are_those_of_one_process(ray: Any) -> None:
+    import pyarrow as pa
+
+    from cupel.adapters.ray import near_duplicates
+    from cupel.records.near_duplicates import near_duplicates as search
+
+    texts = [f"{text} because nobody needs them and tap water is as good as any other water" for text in TEXTS]
+    here = search(pa.array(texts), at_least=0.7)
+    there = near_duplicates(ray.data.from_items([{"text": text} for text in texts]).repartition(7), "text", at_least=0.7)
+    assert len(here.pairs) > 50
+    assert here.cluster.tolist() == there.cluster.tolist()
+    assert here.pairs.tolist() == there.pairs.tolist()
+    assert here.similarity.tolist() == there.similarity.tolist()

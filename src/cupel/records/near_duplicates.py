@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SIMILAR = 0.8
 #: in a bucket larger than this each text is compared with the first and the one before it, never all with all
 LARGEST = 32
 #: pairs compared at a time, and bytes of their texts
-_PAIRS, _BYTES = 4096, 4 << 20
+_PAIRS, _BYTES = 4096, 1 << 20
 #: bits that tell pairs apart inside one sorted array
 _LOW = np.uint64(51)
 
@@ -59,14 +59,15 @@ def caught(similarity: float) -> float:
 
 def near_duplicates(
     texts: pa.Array, *, words: int = 5, at_least: float = SIMILAR, seed: int = 0, every: bool = False,
-    spool: str | os.PathLike[str] | None = None,
+    spool: str | os.PathLike[str] | None = None, signed: Iterable[tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> NearDuplicates:  # fmt: skip
     """Texts that share at least `at_least` of their runs of `words` words (Jaccard similarity |A & B| / |A | B| of the sets of runs).
 
     texts: string or large_string without nulls; a memory-mapped array stays on disk. Texts without words have no near-duplicates.
     every: find all pairs (of candidates in buckets of at most 32 texts), not only enough to connect each cluster.
     spool: where bands and signatures go while the search runs; None: where temporary files go.
-    Raises InputError where `at_least` is not in (0, 1] or `words` is less than 1.
+    signed: signatures made elsewhere by `Signer(words, seed)`, as (signature [64, k], runs [k]) of consecutive parts of the texts.
+    Raises InputError where `at_least` is not in (0, 1], `words` is less than 1, or `signed` describes another number of texts.
 
     >>> found = near_duplicates(pa.array(["a b c d e f", "A, b; c d e f!", "g h i j k l"]))
     >>> found.cluster.tolist(), found.pairs.tolist(), found.similarity.tolist()
@@ -82,7 +83,7 @@ def near_duplicates(
         Path(spool).mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="cupel-bands-", dir=spool))
     try:
-        return _Search(texts, words, at_least, seed, place).run(every)
+        return _Search(texts, words, at_least, seed, place).run(every, signed)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -96,8 +97,8 @@ class _Search:
         self.count = Column(place / "count", "<i4")
         self.compared = 0
 
-    def run(self, every: bool) -> NearDuplicates:
-        self._sign()
+    def run(self, every: bool, signed: Iterable[tuple[np.ndarray, np.ndarray]] | None) -> NearDuplicates:
+        self._sign(self._signatures() if signed is None else signed)
         n = len(self.texts)
         parent = np.arange(n, dtype=np.int32)
         pairs: list[np.ndarray] = []
@@ -131,18 +132,24 @@ class _Search:
         cluster = by_appearance(roots(parent, np.arange(n)), max(n, 1))
         return NearDuplicates(cluster, found[order], values[order], self.compared)
 
-    def _sign(self) -> None:
-        """Signatures and bands of all texts, to disk."""
-        width = PERMUTATIONS // BANDS
+    def _signatures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for low, high in chunks(self.texts):
-            signature, count = self.signer(self.texts.slice(low, high - low))
+            yield self.signer(self.texts.slice(low, high - low))
+
+    def _sign(self, signed: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Signatures and bands of all texts, to disk."""
+        width, n = PERMUTATIONS // BANDS, 0
+        for signature, count in signed:
+            n += len(count)
             self.short.append(signature.astype(np.uint16).T)
             self.count.append(count)
             for band, column in enumerate(self.bands):
-                key = np.zeros(high - low, dtype=np.uint64)
+                key = np.zeros(len(count), dtype=np.uint64)
                 for row in signature[band * width : (band + 1) * width]:
                     key = mix(key ^ row) + np.uint64(0x9E3779B97F4A7C15)
                 column.append(key)
+        if n != len(self.texts):
+            raise InputError(f"{n:,} signatures were given for {len(self.texts):,} texts; sign every text once, in order")
 
     def _candidates(self, band: Column, filled: np.ndarray, every: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs (i < j) of texts with the same key in a band, some at a time."""

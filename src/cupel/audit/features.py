@@ -6,6 +6,7 @@ the vectors are never copied as a whole; scaled by statistics that never look at
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -111,13 +112,16 @@ class Features:
         return Features(self.sides, (self.row[0][rows], self.row[1][rows]), self.length, self.names)
 
 
-def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np.ndarray) -> Features:
+def side_features(
+    votes: Votes, prompt_vectors: np.ndarray, response_vectors: np.ndarray, *, progress: Callable[[int, int], None] | None = None
+) -> Features:
     """Per-side features: embedding (scaled as a block), standardised surface facts, cosine between response and prompt.
 
     prompt_vectors, response_vectors: [len(votes.prompts), k] and [len(votes.responses), k]; k may be 0 (surface only).
     The embedding block is centred and divided by one number, so that its components keep their relative size: the head's ridge is a
     prior in the encoder's geometry. The means and scales come from the unique sides alone, in their own order, never from labels.
     `response_vectors` is kept, not copied (where it is float32), and must not change afterwards.
+    progress: called with (responses read, responses in all).
     Raises InputError where the vectors do not match the text tables or are not finite.
 
     >>> import numpy as np, pyarrow as pa
@@ -144,7 +148,7 @@ def side_features(votes: Votes, prompt_vectors: np.ndarray, response_vectors: np
         response[node] = side
         prompt[node] = votes.prompt
     used, position = np.unique(response, return_inverse=True)
-    facts, length = _facts(votes, used)
+    facts, length = _facts(votes, used, progress)
     vectors = np.asarray(response_vectors, dtype=np.float32)
     asked = np.asarray(prompt_vectors, dtype=np.float32)
     closeness = np.empty((n_nodes, 1), dtype=np.float32)
@@ -171,7 +175,7 @@ def _parts(values: np.ndarray):
     return ((start, values[start : start + CHUNK]) for start in range(0, len(values), CHUNK))
 
 
-def _facts(votes: Votes, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _facts(votes: Votes, used: np.ndarray, progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(surface facts float32 [used, s], characters float64 [used]) of the responses `used`, some thousand texts at a time."""
     import pyarrow as pa
 
@@ -181,6 +185,8 @@ def _facts(votes: Votes, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         texts = votes.responses.take(pa.array(used[start : start + CHUNK])).to_pylist()
         facts[start : start + CHUNK] = surface(texts)
         length[start : start + CHUNK] = np.fromiter(map(len, texts), dtype=np.float64, count=len(texts))
+        if progress is not None:
+            progress(start + len(texts), len(used))
     return facts, length
 
 

@@ -8,7 +8,7 @@ from cupel.audit.features import Features
 from cupel.records.schema import Votes
 
 #: comparisons that the head is fitted on at most (whole groups, drawn by the seed)
-MAX_FIT = 50_000
+MAX_FIT = 20_000
 _CHUNK = 1 << 14
 
 

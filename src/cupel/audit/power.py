@@ -14,6 +14,7 @@ responses the part is 0 and auc is raw. Pure coin flips have raw = 1/2, which no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,9 @@ RESAMPLES = 400
 SHARES = (0.05, 0.10)
 
 
-def measure_power(votes: Votes, features: Features, *, rate: float = 0.2, seed: int, draws: int = 6) -> Power:
+def measure_power(
+    votes: Votes, features: Features, *, rate: float = 0.2, seed: int, draws: int = 6, progress: Callable[[int, int], None] | None = None
+) -> Power:
     """How well planted flips are found in copies of these data; `verdict` is what the audit may claim.
 
     rate: share of the votes with a preference that is reversed, 0 < rate < 1/2. Symmetric plants hit rows at random; length-biased
@@ -50,7 +53,7 @@ def measure_power(votes: Votes, features: Features, *, rate: float = 0.2, seed: 
     "cannot_tell" if and only if auc_low < .65, or the interval is wider than .30, or too few pairs exist to fit anything.
     n: rows used. raw_auc: before the correction. `length_biased` holds raw figures: auc, planted_rate (lower than `rate` where too few
     votes favour the shorter side), caught_0.05, precision_0.05, caught_0.10, precision_0.10.
-    Raises InputError for a rate outside (0, 1/2) or fewer than one draw.
+    progress: called with (copies done, copies in all). Raises InputError for a rate outside (0, 1/2) or fewer than one draw.
     """
     if not 0 < rate < 0.5:
         raise InputError(f"a planted rate lies between 0 and 1/2, not {rate!r} (0.2 is usual)")
@@ -64,9 +67,17 @@ def measure_power(votes: Votes, features: Features, *, rate: float = 0.2, seed: 
         return Power(float("nan"), float("nan"), float("nan"), rate, nothing, nothing, "cannot_tell", {}, len(votes))
     scorer = _Scorer.fit(problem)
     unit = problem.pairs.unit[problem.pairs.row]
-    symmetric = _Planted.measure(problem, scorer, unit, rate, np.random.default_rng([seed, 1]), draws, longer=None)
+    total, fewer = draws + max(1, draws // 2), max(1, draws // 2)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    symmetric = _Planted.measure(problem, scorer, unit, rate, np.random.default_rng([seed, 1]), draws, tell, longer=None)
     longer = np.sign(features.length_first - features.length_second)
-    biased = _Planted.measure(problem, scorer, unit, rate, np.random.default_rng([seed, 2]), max(1, draws // 2), longer=longer)
+    biased = _Planted.measure(
+        problem, scorer, unit, rate, np.random.default_rng([seed, 2]), fewer, lambda k: tell(draws + k), longer=longer
+    )
     certain = lower_bound(*votes.node, votes.sign)
     e = certain.cycles / max(certain.n, 1)
     auc, low, high = (_corrected(value, e) for value in symmetric.interval(seed))
@@ -177,8 +188,8 @@ class _Planted:
 
     @classmethod
     def measure(
-        cls, problem: Problem, scorer: _Scorer, unit: np.ndarray, rate: float, rng: np.random.Generator, draws: int, *,
-        longer: np.ndarray | None,
+        cls, problem: Problem, scorer: _Scorer, unit: np.ndarray, rate: float, rng: np.random.Generator, draws: int,
+        tell: Callable[[int], None], *, longer: np.ndarray | None,
     ) -> _Planted:  # fmt: skip
         sign = problem.votes.sign
         decided = np.flatnonzero(sign != 0)
@@ -187,12 +198,14 @@ class _Planted:
         able = order if longer is None else order[longer[order] == -sign[order]]
         size = min(round(rate * len(decided)), len(able))
         scores, masks = [], []
-        for _ in range(draws):
+        for k in range(draws):
+            tell(k)
             planted = np.zeros(len(sign), dtype=bool)
             planted[rng.choice(able, size=size, replace=False)] = True
             margin = scorer.margin(np.where(planted, -sign, sign))
             scores.append(-margin[decided])
             masks.append(planted[decided])
+        tell(draws)
         caught, precision = {}, {}
         for share in SHARES:
             count = max(1, round(share * len(decided)))

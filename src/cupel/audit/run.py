@@ -76,8 +76,8 @@ def run_audit(
         on_findings(findings)
     scored = {**base, "encoder": encoder.hash}
     features = _Once(votes, encoder, cache, progress)
-    rows = stages.run("suspicion", scored, lambda: _score(votes, features(), options), ARRAYS)
-    power = Power(**stages.run("power", scored, lambda: _power(votes, features(), options), JSON))
+    rows = stages.run("suspicion", scored, lambda: _score(votes, features(), options, progress), ARRAYS)
+    power = Power(**stages.run("power", scored, lambda: _power(votes, features(), options, progress), JSON))
     features.forget()
     rate = _flip_rate(stages.run("label-error", scored, lambda: _label_error(votes, rows, options.seed), JSON))
     return assemble(votes, options, findings, rows, power, rate, {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim})
@@ -187,17 +187,18 @@ def _features(votes: Votes, encoder: Any, cache: Path | None, progress: Progress
 
     prompts = encode_cached(encoder, Texts(votes.prompts, render), cache, _stage_progress(progress, "encode prompts"))
     responses = encode_cached(encoder, Texts(votes.responses), cache, _stage_progress(progress, "encode"))
-    return side_features(votes, prompts, responses)
+    return side_features(votes, prompts, responses, progress=_stage_progress(progress, "surface"))
 
 
-def _score(votes: Votes, features: Any, options: AuditOptions) -> dict[str, np.ndarray]:
+def _score(votes: Votes, features: Any, options: AuditOptions, progress: Progress | None) -> dict[str, np.ndarray]:
     from cupel.audit.heldout import heldout_margin
     from cupel.audit.suspicion import suspicion
 
     train = np.flatnonzero(votes.split == TRAIN)
     rest = np.flatnonzero(votes.split != TRAIN)
     inside = votes.take(train)
-    found = suspicion(inside, features.take(train), seed=options.seed)
+    told = _stage_progress(progress, "suspicion")
+    found = suspicion(inside, features.take(train), seed=options.seed, progress=told)
     margin, content, bound = np.zeros(len(votes)), np.zeros(len(votes)), np.zeros(len(votes))
     margin[train] = found.margin
     content[train] = found.content_margin
@@ -217,11 +218,12 @@ def _score(votes: Votes, features: Any, options: AuditOptions) -> dict[str, np.n
     }
 
 
-def _power(votes: Votes, features: Any, options: AuditOptions) -> dict[str, Any]:
+def _power(votes: Votes, features: Any, options: AuditOptions, progress: Progress | None) -> dict[str, Any]:
     from cupel.audit.power import measure_power
 
     train = np.flatnonzero(votes.split == TRAIN)
-    return asdict(measure_power(votes.take(train), features.take(train), seed=options.seed))
+    told = _stage_progress(progress, "power")
+    return asdict(measure_power(votes.take(train), features.take(train), seed=options.seed, progress=told))
 
 
 def _label_error(votes: Votes, rows: dict[str, np.ndarray], seed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ any label of its group except through the graph. Suspicion is -m: larger is more
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,11 @@ from cupel.audit.problem import FOLDS, SMALLEST, Problem, prepare
 from cupel.records.schema import Votes
 
 __all__ = ["FOLDS", "SMALLEST", "Problem", "Suspicion", "parts_of", "prepare", "suspicion"]
+
+
+#: rows on which the weights of the parts are fitted
+MAX_WEIGHED = 20_000
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,13 @@ class Learned:
     n: int  # pairs fitted on
 
 
-def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS) -> Suspicion:
+def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS, progress: Progress | None = None) -> Suspicion:
     """Margins of every row from everything but its own label; see `Suspicion`. Nested: every choice is made on other folds.
 
     Folds hold out whole groups (where there are too few or too uneven ones: unordered pairs; `diagnostics["held_out"]` says which), drawn
     from `seed` and the texts, so that neither the order of the rows nor the order of the sides matters. Of more than `MAX_FIT` pairs
     (`cupel.audit.problem`) a part is fitted on and all are scored; `diagnostics["fitted_on"]` says how many.
-    Raises InputError where features and votes do not belong together.
+    progress: called with (folds done, folds and the scoring in all). Raises InputError where features and votes do not belong together.
     """
     problem = prepare(votes, features, seed=seed, folds=folds)
     if problem is None:
@@ -85,10 +90,18 @@ def suspicion(votes: Votes, features: Features, *, seed: int, folds: int = FOLDS
         return Suspicion(
             zero, zero, zero, None, np.zeros(len(votes), dtype=bool), {"note": f"fewer than {SMALLEST} pairs with a preference"}
         )
-    return _apply(problem, _learn(problem.to_fit(seed)))
+    found = _apply(problem, _learn(problem.to_fit(seed), progress))
+    if progress is not None:
+        progress(folds + 1, folds + 1)
+    return found
 
 
-def _learn(problem: Problem) -> Learned:
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Rows for the weights of at most four parts: every k-th in the order of the texts, so that about `MAX_WEIGHED` are left."""
+    return rows[:: max(1, -(-len(rows) // MAX_WEIGHED))]
+
+
+def _learn(problem: Problem, progress: Progress | None = None) -> Learned:
     """Heads and weights of the parts from the labels of this problem."""
     pairs, w, fold, graph, votes = problem.pairs, problem.w, problem.fold, problem.graph, problem.votes
     t = pairs.labels(votes)[0]
@@ -105,7 +118,9 @@ def _learn(problem: Problem) -> Learned:
     weights: list[np.ndarray] = []
     both: list[np.ndarray | None] = []
     for k in range(count):
-        train = np.flatnonzero(fold != k)
+        if progress is not None:
+            progress(k, count + 1)
+        train = _some(np.flatnonzero(fold != k))
         inside = problem.x @ np.stack([nested.inner.get((k, j), np.zeros(problem.x.shape[1])) for j in range(count)], axis=1).astype(
             np.float32
         )
@@ -126,7 +141,7 @@ def _learn(problem: Problem) -> Learned:
         graph_ridge.append(r)
         weights.append(b)
         if any_others:
-            teach = np.flatnonzero((row_fold != k) & decided)
+            teach = _some(np.flatnonzero((row_fold != k) & decided))
             x = np.stack([parts[pairs.row[teach]] @ b, others[teach]], axis=1)
             side = (votes.sign[teach] * pairs.turn[teach] + 1) / 2
             both.append(fit_logits(x, side, np.ones(len(teach)))[0])

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,18 @@ def test_the_table_of_names_costs_no_torch() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert int(out[0]) > 50
     assert out[1] == "False"
+
+
+def test_every_name_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text("utf-8")
+    assert [name for name in names.available() + names.available_lists() if f"| `{name}` |" not in text] == []
+    assert [alias for alias in names.ALIASES if f"`{alias}`" not in text] == []
+    public = set(objectives.__all__) - {"Context", "Need", "ListObjective", "online_kl", "general_score", "typicality"}
+    assert sorted(name for name in public if name not in text) == []
+
+
+def test_documented_example_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text("utf-8")
+    space: dict[str, object] = {}
+    exec(text.split("```python\n")[1].split("```")[0], space)
+    assert len(space["keep"]) == len(space["flip"]) == 2  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ ALIASES: dict[str, str] = {
 #: names of losses that are an objective under a treatment of noise
 TREATED: dict[str, str] = {
     "robust": "sigmoid with the treatment `unbiased`", "rdpo": "sigmoid with the treatment `unbiased`",
-    "cdpo": "sigmoid with the treatment `smoothing`", "dr_dpo": "sigmoid with a distributionally robust treatment",
+    "cdpo": "sigmoid with the treatment `conservative`", "dr_dpo": "sigmoid with the treatment `distributionally_robust`",
     "lcpo": "any objective with the treatment `em`", "re_po": "any objective with the treatment `em`",
 }  # fmt: skip
 

@@ -263,6 +263,33 @@ def test_alpaca_joins_instruction_and_input_and_keeps_history():
     assert [m["role"] for m in messages(read([row], heldout=0).prompt_texts()[0])] == ["system", "user", "assistant", "user"]
 
 
+# ---- what detection and unfolding must not do --------------------------------------------------------------------------------
+
+
+def test_the_id_of_a_row_that_holds_several_comparisons_survives_as_item_id():
+    votes = fixture("rewardbench")
+    assert votes.source is not None
+    assert votes.source["item_id"].to_pylist() == ["r1"] * 3 + ["r2"] * 2
+    assert votes.source["source_line"].to_pylist() == votes.line.tolist() == [1, 1, 1, 2, 2]
+    assert len(set(votes.ids.to_pylist())) == 5
+
+
+def test_a_broken_first_row_does_not_change_the_format():
+    for name in ("rewardbench", "sharegpt", "axolotl", "prism", "rankings", "argilla", "label_studio", "ultrafeedback"):
+        rows = [json.loads(line) for line in (HERE / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        broken = dict.fromkeys(rows[0])
+        votes = read([broken, *rows], heldout=0, max_bad=1)
+        assert votes.source_format == name
+        assert votes.line.min() == 2
+
+
+def test_a_column_that_only_resembles_prompt_is_no_misspelling():
+    row = {"chosen": "x", "rejected": "y", "project": "one"}
+    assert read([row], heldout=0).source_format == "pairs"
+    with pytest.raises(RecordError, match="--map prompt=promt"):
+        read([{**row, "promt": "p"}])
+
+
 # ---- odd values ---------------------------------------------------------------------------------------------------------------
 
 ODD = [

@@ -118,10 +118,12 @@ def _no_format(frame: Frame) -> str:
 
 
 def _refuse_misspelt_prompt(frame: Frame) -> None:
-    """A misspelt prompt column must not turn a file into one without prompts."""
+    """A misspelt prompt column must not turn a file into one without prompts ("promt" is one, "project" is not)."""
+    from difflib import get_close_matches
+
     if "prompt" in frame.names or "conversation_a" in frame.names:
         return
     sides = {side for pair in SIDES for side in pair[:2]}
     for column in frame.columns:
-        if column not in sides and column not in frame.names.values() and did_you_mean(column.lower(), ["prompt"]):
+        if column not in sides and column not in frame.names.values() and get_close_matches(column.lower(), ["prompt"], cutoff=0.75):
             raise RecordError(f"there is no column prompt. Did you mean --map prompt={column}? Its columns: {', '.join(frame.columns)}.")

@@ -10,7 +10,7 @@ from typing import Any
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
 from cupel.records.formats.naming import split_fields, which
-from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, mostly, number, objects
 from cupel.records.schema import OUTCOMES, A, B
 
 NAME = "argilla"
@@ -24,19 +24,18 @@ LOSSES = "only submitted answers to one question are votes; suggestions, drafts,
 
 def _questions(frame: Frame) -> list[str]:
     """Columns of version 1 that hold lists of answers with user_id and value."""
-    found = []
-    for name in frame.columns:
-        sample = next((value for value in objects(frame, name)[:200] if value), None)
-        if isinstance(sample, list) and isinstance(sample[0], dict) and "value" in sample[0] and "user_id" in sample[0]:
-            found.append(name)
-    return found
+
+    def answers(value: Any) -> bool:
+        return any({"value", "user_id"} <= set(item) for item in dicts(value))
+
+    return [name for name in frame.columns if mostly(frame, name, answers)]
 
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if {"fields", "responses"} <= set(frame.columns):
-        sample = next((value for value in objects(frame, "fields")[:200] if value), None)
-        return (1.0, "columns fields and responses hold Argilla records") if isinstance(sample, dict) else (0.0, "")
+        records = mostly(frame, "fields", lambda value: isinstance(value, dict))
+        return (1.0, "columns fields and responses hold Argilla records") if records else (0.0, "")
     questions = _questions(frame)
     if not questions:
         return 0.0, ""

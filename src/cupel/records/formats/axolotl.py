@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Comparisons, objects
+from cupel.records.formats.unfolding import Comparisons, mostly, objects
 from cupel.records.schema import A
 
 NAME = "axolotl"
@@ -18,8 +18,7 @@ def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if not set(NEEDS) <= set(frame.columns):
         return 0.0, ""
-    sample = next((value for value in objects(frame, "chosen")[:200] if value is not None), None)
-    if not isinstance(sample, dict) or "role" not in sample:
+    if not mostly(frame, "chosen", lambda value: isinstance(value, dict) and "role" in value):
         return 0.0, ""
     return 1.0, "column messages holds the conversation, chosen and rejected one message each"
 

@@ -13,6 +13,7 @@ NAME = "hh"
 DESCRIPTION = "hh (chosen, rejected as Human:/Assistant: transcripts)"
 NEEDS = ("chosen", "rejected")
 ORDER_KNOWN = False
+OWN_PROMPT = True
 
 
 def detect(frame: Frame) -> tuple[float, str]:

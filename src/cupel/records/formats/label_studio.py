@@ -10,7 +10,7 @@ from typing import Any
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
 from cupel.records.formats.naming import split_fields, which
-from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, mostly, number, objects
 from cupel.records.schema import OUTCOMES, A, B
 
 NAME = "label_studio"
@@ -27,8 +27,7 @@ def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if not set(NEEDS) <= set(frame.columns):
         return 0.0, ""
-    sample = next((value for value in objects(frame, "annotations")[:200] if value), None)
-    if not isinstance(sample, list) or not isinstance(sample[0], dict) or "result" not in sample[0]:
+    if not mostly(frame, "annotations", lambda value: any("result" in item for item in dicts(value))):
         return 0.0, ""
     return 1.0, "columns data and annotations hold Label Studio tasks and the annotators' results"
 

@@ -7,7 +7,7 @@ from typing import Any
 from cupel.records import text as text_
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, dicts, mostly, number, objects
 
 NAME = "prism"
 DESCRIPTION = "prism (conversation_history: turns of user and model with score and if_chosen; user_id, conversation_id)"
@@ -19,10 +19,7 @@ LOSSES = "ratings from 1 to 100 become preferences (equal is a tie); the size of
 
 def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
-    if "conversation_history" not in frame.columns:
-        return 0.0, ""
-    sample = next((value for value in objects(frame, "conversation_history")[:200] if isinstance(value, list) and value), None)
-    if sample is None or not any(isinstance(m, dict) and m.get("role") == "model" for m in sample):
+    if not mostly(frame, "conversation_history", lambda value: any(m.get("role") == "model" for m in dicts(value))):
         return 0.0, ""
     return 1.0, "column conversation_history holds turns of a user and of several models with score and if_chosen"
 

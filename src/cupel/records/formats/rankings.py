@@ -7,7 +7,7 @@ from typing import Any
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
 from cupel.records.formats.ratings import RESPONSES, list_column
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, mostly, number, objects
 
 NAME = "rankings"
 DESCRIPTION = "rankings (prompt; responses and ranks as lists, 1 is best, or answers as a list of {answer, rank, model})"
@@ -25,8 +25,7 @@ def detect(frame: Frame) -> tuple[float, str]:
     if responses is None:
         return 0.0, ""
     prompt = f" beside {frame.names['prompt']}" if frame.has("prompt") else "; there is no prompt"
-    sample = next((value for value in objects(frame, responses)[:200] if value), [])
-    if sample and isinstance(sample[0], dict) and "rank" in sample[0]:
+    if mostly(frame, responses, lambda value: isinstance(value, list) and isinstance(value[0], dict) and "rank" in value[0]):
         return 1.0, f"column {responses} holds answers with their rank (1 is best){prompt}"
     ranks = list_column(frame, RANKS)
     if ranks is None:

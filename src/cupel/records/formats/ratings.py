@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, mostly, number, objects
 
 NAME = "ratings"
 DESCRIPTION = "ratings (prompt; responses and ratings as lists of equal length)"
@@ -25,10 +25,8 @@ def list_column(frame: Frame, names: tuple[str, ...]) -> str | None:
     'responses'
     """
     for name in names:
-        if name in frame.columns:
-            sample = next((value for value in objects(frame, name)[:200] if value is not None), None)
-            if isinstance(sample, list):
-                return name
+        if mostly(frame, name, lambda value: isinstance(value, list)):
+            return name
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Comparisons, objects
+from cupel.records.formats.unfolding import Comparisons, mostly, objects
 from cupel.records.schema import A
 from cupel.records.text import is_chat
 
@@ -19,8 +19,7 @@ def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if not frame.has(*NEEDS):
         return 0.0, ""
-    both = [next((v for v in objects(frame, frame.names[name])[:200] if v is not None), None) for name in ("chosen", "rejected")]
-    if not all(isinstance(value, list) and value and not is_chat(value) for value in both):
+    if not all(mostly(frame, frame.names[name], lambda v: isinstance(v, list) and not is_chat(v)) for name in ("chosen", "rejected")):
         return 0.0, ""
     return 1.0, "columns chosen and rejected hold lists of texts, right and wrong ones"
 

@@ -11,7 +11,7 @@ from typing import Any
 from cupel.records import text as text_
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Comparisons, objects
+from cupel.records.formats.unfolding import Comparisons, dicts, mostly, objects
 from cupel.records.schema import A
 
 NAME = "sharegpt"
@@ -28,8 +28,7 @@ def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if not set(NEEDS) <= set(frame.columns):
         return 0.0, ""
-    sample = next((value for value in objects(frame, "conversations")[:200] if value), None)
-    if not isinstance(sample, list) or not isinstance(sample[0], dict) or "from" not in sample[0]:
+    if not mostly(frame, "conversations", lambda value: any("from" in turn for turn in dicts(value))):
         return 0.0, ""
     return 1.0, "column conversations holds turns of {from, value}, chosen and rejected one further turn each"
 

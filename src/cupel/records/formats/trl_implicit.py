@@ -14,6 +14,7 @@ NAME = "trl_implicit"
 DESCRIPTION = "trl_implicit (chosen, rejected as whole conversations)"
 NEEDS = ("chosen", "rejected")
 ORDER_KNOWN = False
+OWN_PROMPT = True
 
 
 def detect(frame: Frame) -> tuple[float, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cupel.records.columns import Frame
 from cupel.records.formats import Parsed
-from cupel.records.formats.unfolding import Candidate, Comparisons, number, objects
+from cupel.records.formats.unfolding import Candidate, Comparisons, mostly, number, objects
 
 NAME = "ultrafeedback"
 DESCRIPTION = "ultrafeedback (instruction; completions with response, model and annotations per aspect)"
@@ -19,13 +19,13 @@ def detect(frame: Frame) -> tuple[float, str]:
     """How well the columns fit, and why."""
     if not frame.has("prompt") or "completions" not in frame.columns:
         return 0.0, ""
-    sample = next((value for value in objects(frame, "completions")[:200] if value), None)
-    if not isinstance(sample, list) or not isinstance(sample[0], dict) or "response" not in sample[0]:
+
+    def hold(key: str) -> bool:
+        return mostly(frame, "completions", lambda value: isinstance(value, list) and isinstance(value[0], dict) and key in value[0])
+
+    if not hold("response") or not (hold("annotations") or hold("overall_score")):
         return 0.0, ""
-    rated = "annotations" in sample[0] or "overall_score" in sample[0]
-    if not rated:
-        return 0.0, ""
-    what = "ratings per aspect" if "annotations" in sample[0] else "overall scores"
+    what = "ratings per aspect" if hold("annotations") else "overall scores"
     return 1.0, f"column completions holds responses with {what} beside {frame.names['prompt']}"
 
 

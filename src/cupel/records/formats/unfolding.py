@@ -24,7 +24,10 @@ from cupel.records.schema import TIE, A, B, Quarantined
 from cupel.records.sources import Rows, Unfolded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+#: rows that detection looks at
+SAMPLE = 200
 
 #: a sound row that holds no comparison; it is set aside and counted, but it is no fault
 NO_COMPARISON = "no_comparison"
@@ -177,7 +180,23 @@ def objects(frame: Frame, column: str) -> list[Any]:
     >>> objects(Frame(pa.table({"a": ['["x"]', "y", None]})), "a")
     [['x'], 'y', None]
     """
-    values = frame.table[column]
+    return _objects(frame.table[column])
+
+
+def mostly(frame: Frame, column: str, test: Callable[[Any], bool]) -> bool:
+    """Whether more than half of the values that say anything, among the first 200 rows of a column, pass a test.
+
+    >>> frame = Frame(pa.table({"a": ["7", '["x"]', '["y"]', None]}))
+    >>> mostly(frame, "a", lambda value: isinstance(value, list))
+    True
+    """
+    if column not in frame.columns:
+        return False
+    found = [value for value in _objects(frame.table[column].slice(0, SAMPLE)) if value not in (None, "", [], {})]
+    return 2 * sum(test(value) for value in found) > len(found)
+
+
+def _objects(values: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     found = values.to_pylist()
@@ -236,7 +255,9 @@ def unfold(rows: Rows, frame: Frame, parsed: Parsed) -> tuple[Rows, Frame, Parse
     rest = [name for name in rows.table.column_names if name not in origin.consumed]
     if not single or not (rest or columns):
         columns["source_line"] = pa.array(rows.line[first])
-    held: dict[str, Any] = {name: rows.table[name].take(pa.array(first)) for name in rest}
+    given = "" if single else frame.names.get("id", "")
+    shown = {name: "item_id" if name == given and "item_id" not in rows.table.column_names else name for name in rest}
+    held: dict[str, Any] = {shown[name]: rows.table[name].take(pa.array(first)) for name in rest}
     table = pa.table({**held, **columns})
     names: dict[str, str] = {}
     for name in columns:
@@ -245,8 +266,8 @@ def unfold(rows: Rows, frame: Frame, parsed: Parsed) -> tuple[Rows, Frame, Parse
     for name in (*SHARED, *(SINGLE if single else ())):
         if frame.names.get(name) in table.column_names:
             names.setdefault(name, frame.names[name])
-    if not single and frame.names.get("id") in table.column_names and "id" not in origin.columns:
-        names.setdefault("item_id", frame.names["id"])
+    if shown.get(given) in table.column_names:
+        names.setdefault("item_id", shown[given])
     view = Frame(pa.table({}), None, frame.max_field)
     view.table, view.names, view.detection, view.doubts = table, names, frame.detection, frame.doubts
     view.mapped = {name: column for name, column in frame.mapped.items() if names.get(name) == column}

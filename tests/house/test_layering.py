@@ -18,7 +18,7 @@ LEVEL = {
     "votes": 2, "encode": 2,
     "objectives": 3, "noise": 3, "scorers": 3,
     "learners": 4,
-    "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5, "runs": 5,
+    "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5, "runs": 5, "compare": 5,
     "api": 6, "pipeline": 6, "tasks": 6,
     "cli": 7, "__main__": 7,
 }  # fmt: skip

@@ -1,0 +1,58 @@
+"""What is chosen by noisy validation labels alone: the ridge of every treatment, and the treatment that is recommended."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cupel.votes.intervals import group_sums
+
+
+def row_losses(margin: np.ndarray) -> np.ndarray:
+    """Log loss of each label after one slope was fitted to all of them, float64 [..., n]; log 2 where the best slope is 0.
+
+    margin [..., n] in favour of the recorded label, in any unit. min over s >= 0 of mean log(1 + exp(-s m)), by Newton: so margins of
+    different objectives are comparable, and symmetric flips, which shrink s, keep the order of heads.
+
+    >>> np.round(row_losses(np.array([1.0, 1.0, 1.0, -1.0])), 4).tolist()
+    [0.2877, 0.2877, 0.2877, 1.3863]
+    """
+    size = np.sqrt(np.mean(np.square(margin, dtype=np.float64), axis=-1, keepdims=True))
+    z = margin / np.where(size > 0, size, 1.0)
+    s = np.zeros_like(size)
+    for _ in range(40):
+        q = 0.5 * (1 - np.tanh(0.5 * s * z))  # P(the label is wrong)
+        rise = (z * q).mean(axis=-1, keepdims=True)
+        bend = (z * z * q * (1 - q)).mean(axis=-1, keepdims=True)
+        s = np.clip(s + np.clip(rise / np.maximum(bend, 1e-9), -1.0, 1.0), 0.0, 30.0)
+    return np.logaddexp(0, -s * z)
+
+
+def tuned(loss: np.ndarray, ridges: np.ndarray) -> np.ndarray:
+    """Index of the ridge with the least mean loss; ties go to the larger. loss [..., R], ridges [R] ascending.
+
+    >>> tuned(np.array([[0.5, 0.4, 0.4], [0.1, 0.2, 0.3]]), np.array([0.1, 1.0, 10.0])).tolist()
+    [2, 0]
+    """
+    assert (np.diff(ridges) > 0).all()
+    best = loss.min(axis=-1, keepdims=True)
+    near = loss <= best + 1e-9 * np.abs(best)
+    return loss.shape[-1] - 1 - np.argmax(near[..., ::-1], axis=-1)
+
+
+def recommended(losses: np.ndarray, group: np.ndarray) -> int:
+    """Index of the treatment to use: the one with the least validation loss, if it beats the first (plain) by more than one standard error
+    of the paired difference over groups; else the first.
+
+    losses float [T, n] of validation rows (`row_losses`), group int [n].
+
+    >>> rng = np.random.default_rng(0)
+    >>> plain = rng.random(400)
+    >>> recommended(np.stack([plain, plain - 0.1, plain - 0.2 * rng.random(400)]), np.arange(400))
+    1
+    """
+    best = int(np.argmin(losses.mean(axis=1)))
+    gain = losses[0] - losses[best]
+    sums, sizes = group_sums(gain, group)[:, 0], group_sums(np.ones(len(gain)), group)[:, 0]
+    influence = sums - gain.mean() * sizes
+    error = np.sqrt(np.sum(influence**2) * len(sums) / max(len(sums) - 1, 1)) / len(gain)
+    return best if best and gain.mean() > error else 0

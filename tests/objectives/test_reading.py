@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from cupel.objectives import Side, by_name, check_values
+from cupel.objectives import Side, by_name, check_values, reading
 from cupel.objectives.numerics import bounded_exp, bounded_expm1, decay, log1mexp, softplus
 
 
@@ -15,11 +17,18 @@ def test_large_finite_values_are_not_mistaken_for_infinite_ones() -> None:
     assert by_name("bpr").loss(side, side, {}).isfinite().all()
 
 
-def test_other_devices_are_not_synchronised() -> None:
-    nowhere = Side(score=torch.empty(3, device="meta"))
-    assert by_name("bpr").loss(nowhere, nowhere, {}).shape == (3,)
-    with pytest.raises(ValueError, match="n_tokens of the first side is missing"):
-        by_name("ipo").loss(Side(logp=nowhere.score, reference_logp=nowhere.score), Side(logp=nowhere.score), {})
+def test_values_are_looked_at_on_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...] | None] = []
+    real = reading.check_values
+
+    def seen(*arguments: Any, devices: tuple[str, ...] | None = None) -> None:
+        asked.append(devices)
+        real(*arguments, devices=devices)
+
+    monkeypatch.setattr(reading, "check_values", seen)
+    side = Side(score=torch.zeros(3))
+    by_name("bpr").loss(side, side, {})
+    assert asked == [("cpu",)]
     nan = Side(score=torch.tensor([float("nan")]))
     check_values("bpr", {"score"}, nan, devices=("cuda",))
     with pytest.raises(ValueError, match="score"):

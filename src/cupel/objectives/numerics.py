@@ -16,12 +16,12 @@ CERTAIN = -1e-6
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x), exact to rounding on both sides (torch's own is linear above 20, an error of 2e-9).
+    """log(1 + e^x), exact to rounding on both sides (torch's default is linear from 20 on, an error of 2e-9; here from 50 on).
 
-    >>> [round(abs(x), 6) for x in softplus(torch.tensor([-1e4, 0.0, 1e4])).tolist()]
+    >>> [round(y, 6) for y in softplus(torch.tensor([-1e4, 0.0, 1e4])).tolist()]
     [0.0, 0.693147, 10000.0]
     """
-    return -functional.logsigmoid(-x)
+    return functional.softplus(x, threshold=50.0)
 
 
 def bounded_exp(x: Tensor) -> Tensor:

@@ -120,6 +120,13 @@ def test_word_hashes_do_not_depend_on_the_other_texts(texts):
         ("naïve “quoted”", "NAÏVE quoted", True),
         ("a1b", "a1b_", True),
         ("Ελλάδα", "ελλάδα", True),
+        ("ДОМ ẤP", "дом ấp", True),
+        ("x" * 200, "X" * 200, True),
+        ("x" * 200, "x" * 201, False),
+        ("abcdefgh", "abcdefg", False),
+        ("abcdefghi", "abcdefghj", False),
+        ("ab日cd", "ab 日 cd", True),
+        ("𠀀x", "𠀀 X", True),
     ],
 )
 def test_what_counts_as_the_same_words(one, two, same):

@@ -121,7 +121,7 @@ def check(path, **options):
 
 
 @pytest.mark.parametrize("name", sorted(ROW_BY_ROW))
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "parquet", "arrow", "folder", "splits"])
 def test_every_format_in_every_kind_of_file(tmp_path, small, name, kind):
     rows = rows_of(name)
     if kind == "csv":
@@ -137,7 +137,7 @@ def test_every_format_in_every_kind_of_file(tmp_path, small, name, kind):
             path = tmp_path / "f.jsonl.gz"
     else:
         table = pa.Table.from_pylist(rows)
-        path = tmp_path / ("f.parquet" if kind == "folder" else f"f.{kind}")
+        path = tmp_path / f"f.{kind}"
         if kind == "parquet":
             pq.write_table(table, path, row_group_size=100)
         elif kind == "arrow":
@@ -146,8 +146,9 @@ def test_every_format_in_every_kind_of_file(tmp_path, small, name, kind):
         else:
             path = tmp_path / "folder"
             path.mkdir()
-            pq.write_table(table.slice(0, 120), path / "0.parquet")
-            pq.write_table(table.slice(120), path / "1.parquet")
+            names = ["0.parquet", "1.parquet"] if kind == "folder" else ["test-0.parquet", "train-0.parquet"]
+            pq.write_table(table.slice(0, 120), path / names[0])
+            pq.write_table(table.slice(120), path / names[1])
     votes = check(path, heldout=0.25, seed=3)
     assert votes.source_format == name
     assert 0 < (votes.split == 1).sum() < len(votes)

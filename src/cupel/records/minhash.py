@@ -1,12 +1,14 @@
 """MinHash signatures of texts, straight from Arrow's buffers: hashes of words, of runs of words, and their minima under 64 permutations.
 
 Broder 1997, "On the resemblance and containment of documents". A word is a run of letters and digits without regard to case, or one CJK
-character; what lies between is ignored. Words are hashed by prefix sums of a polynomial over code points, runs of words (shingles) by one
-over word hashes, so that no text becomes a Python string. Composed and decomposed letters are different (the texts are not normalised).
+character; what lies between is ignored. Words are hashed from their bytes, eight at a time, runs of words (shingles) by prefix sums of a
+polynomial over word hashes, so that no text becomes a Python string. Composed and decomposed letters are different (the texts are not
+normalised).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 
@@ -21,6 +23,13 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 #: the value of a text without words, everywhere
 EMPTY = np.iinfo(np.uint32).max
+#: a byte of ASCII -> its lower case where it is a letter or digit, else 0; other bytes stay
+_FOLD = bytes(ord(chr(byte).lower()) if byte < 0x80 and chr(byte).isalnum() else byte if byte >= 0x80 else 0 for byte in range(256))
+#: the lowest 0, 1, ..., 8 bytes of a uint64
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+#: words of more bytes than this are hashed one by one
+_LONG = 64
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 def chunks(texts: pa.Array, size: int = _CHUNK) -> Iterator[tuple[int, int]]:
@@ -55,22 +64,43 @@ def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     >>> starts.tolist(), bool((hashes[:2] == hashes[2:]).all())
     ([0, 2, 4, 4], True)
     """
-    points, ends = _points(texts)
-    if not len(points):
+    offsets, data = buffers(texts)
+    ends, raw = offsets - offsets[0], data[offsets[0] : offsets[-1]]
+    n = len(raw)
+    if not n:
         return np.zeros(0, dtype=np.uint64), np.zeros(len(texts) + 1, dtype=np.int64)
-    kind, value = _kinds()[points], _values(points)
-    up, down = _powers(len(points) + 1)
-    inside, single = kind > 0, kind == 2
-    edge = np.zeros(len(points) + 1, dtype=bool)  # a word may not reach from one text into the next
-    edge[ends] = True
-    apart = np.ones(len(points) + 1, dtype=bool)  # between i - 1 and i no word goes on
-    apart[1:-1] = ~inside[1:] | ~inside[:-1] | single[1:] | single[:-1] | edge[1:-1]
-    begin = np.flatnonzero(inside & apart[:-1])
-    stop = np.flatnonzero(inside & apart[1:]) + 1
-    prefix = np.zeros(len(points) + 1, dtype=np.uint64)
-    np.cumsum(value * up[: len(points)], out=prefix[1:])
-    hashes = mix((prefix[stop] - prefix[begin]) * down[begin])
-    return hashes, np.searchsorted(begin, ends).astype(np.int64)
+    folded = np.zeros(n + 8, dtype=np.uint8)
+    folded[:n] = np.frombuffer(raw.tobytes().translate(_FOLD), dtype=np.uint8)
+    single, after = _fold_wide(folded, raw) if raw.max() >= 0x80 else (_NONE, _NONE)
+    inside = folded[:n] != 0
+    first, last = inside.copy(), inside.copy()  # of a word
+    first[1:] &= ~inside[:-1]
+    last[:-1] &= ~inside[1:]
+    filled = ends[:-1] < ends[1:]
+    for flag, place in ((first, ends[:-1][filled]), (last, ends[1:][filled] - 1)):  # no word reaches from one text into the next
+        flag[place] = inside[place]
+    first[single], last[after - 1] = True, True
+    following, before = after[after < n], single[single > 0] - 1
+    first[following], last[before] = inside[following], inside[before]
+    begin, stop = np.flatnonzero(first), np.flatnonzero(last) + 1
+    return _hashes(folded, begin, stop - begin), np.searchsorted(begin, ends).astype(np.int64)
+
+
+def _hashes(folded: np.ndarray, begin: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """uint64 of each word from its bytes, eight at a time (`folded` has eight zeros at its end)."""
+    eight = np.ndarray((len(folded) - 7,), dtype="<u8", buffer=folded.data, strides=(1,))
+    out = mix((eight[begin] & _MASKS[np.minimum(size, 8)]) + size.astype(np.uint64) * _BASE)
+    long = np.flatnonzero(size > 8)
+    for at in range(8, _LONG, 8):
+        if not len(long):
+            return out
+        rest = size[long] - at
+        out[long] = mix(out[long] ^ (eight[begin[long] + at] & _MASKS[np.minimum(rest, 8)]))
+        long = long[rest > 8]
+    for i in long.tolist():  # no word, but what an encoder of bytes makes
+        word = folded[begin[i] : begin[i] + size[i]].tobytes()
+        out[i] = int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little")
+    return out
 
 
 def shingles(texts: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,31 +146,36 @@ class Signer:
         return out, count
 
 
-def _points(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(code points of all texts, int64 [n + 1] where each text begins): bytes as they are where all of them are ASCII."""
-    offsets, data = buffers(texts)
-    data, ends = data[offsets[0] : offsets[-1]], offsets - offsets[0]
-    if not len(data) or data.max() < 0x80:
-        return data, ends
-    lead = (data & 0xC0) != 0x80
-    place = np.concatenate([[0], np.cumsum(lead)])
-    at = np.flatnonzero(lead)
-    points = data[at].astype(np.uint32)
-    wide = np.flatnonzero(points >= 0x80)
-    first, spot = points[wide], at[wide]
-    following = [data[np.minimum(spot + i, len(data) - 1)].astype(np.uint32) & 0x3F for i in (1, 2, 3)]
-    two = (first & 0x1F) << 6 | following[0]
-    three = (first & 0x0F) << 12 | following[0] << 6 | following[1]
-    four = (first & 0x07) << 18 | following[0] << 12 | following[1] << 6 | following[2]
-    points[wide] = np.where(first < 0xE0, two, np.where(first < 0xF0, three, four))
-    return points, place[ends]
+def _fold_wide(folded: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fold characters beyond ASCII in place: signs become zeros, letters their lower case of as many bytes.
+
+    Returns where characters that are words by themselves begin, and where they have ended.
+    """
+    lead = np.flatnonzero(raw >= 0xC0)
+    first = raw[lead].astype(np.uint32)
+    size = np.where(first < 0xE0, 2, np.where(first < 0xF0, 3, 4))
+    tail = [raw[np.minimum(lead + i, len(raw) - 1)].astype(np.uint32) & 0x3F for i in (1, 2, 3)]
+    two, three = (first & 0x1F) << 6 | tail[0], (first & 0x0F) << 12 | tail[0] << 6 | tail[1]
+    point = np.where(size == 2, two, np.where(size == 3, three, (first & 0x07) << 18 | tail[0] << 12 | tail[1] << 6 | tail[2]))
+    kind = _kinds()[point]
+    for i in range(4):
+        folded[lead[(kind == 0) & (size > i)] + i] = 0
+    cased = np.flatnonzero(point < _CASED)
+    lower = _lower()[point[cased]]
+    changed = lower != point[cased]
+    at, lower, wide = lead[cased[changed]], lower[changed], size[cased[changed]] == 3
+    folded[at] = np.where(wide, 0xE0 | lower >> 12, 0xC0 | lower >> 6)
+    folded[at + 1] = np.where(wide, 0x80 | (lower >> 6 & 0x3F), 0x80 | (lower & 0x3F))
+    folded[at[wide] + 2] = 0x80 | (lower[wide] & 0x3F)
+    single = kind == 2
+    return lead[single], lead[single] + size[single]
 
 
 @cache
 def _kinds() -> np.ndarray:
     """uint8 per code point: 0 separates words, 1 is part of a word, 2 is a word by itself (CJK)."""
     table = np.ones(0x110000, dtype=np.uint8)
-    table[:0x80] = [chr(point).isalnum() for point in range(0x80)]
+    table[:0x80] = 0  # `_FOLD` has done these
     table[0x80:0xC0] = 0  # Latin-1 controls, spaces and signs
     table[0x2000:0x2070] = 0  # general punctuation
     table[0x3000:0x3040] = 0  # CJK punctuation
@@ -155,19 +190,13 @@ _CASED = 0x2000
 
 
 @cache
-def _hashed() -> np.ndarray:
-    """uint64 per code point below `_CASED`: the scrambled number of its lower case."""
-    lower = [chr(point).lower() for point in range(_CASED)]
-    return mix(np.array([ord(text) if len(text) == 1 else point for point, text in enumerate(lower)], dtype=np.uint64) + np.uint64(1))
-
-
-def _values(points: np.ndarray) -> np.ndarray:
-    table = _hashed()
-    if points.dtype == np.uint8:
-        return table[points]
-    out = table[np.minimum(points, _CASED - 1)]
-    high = np.flatnonzero(points >= _CASED)
-    out[high] = mix(points[high].astype(np.uint64) + np.uint64(1))
+def _lower() -> np.ndarray:
+    """uint32 per code point below `_CASED`: its lower case, where that is one character of as many bytes."""
+    out = np.arange(_CASED, dtype=np.uint32)
+    for point in range(0x80, _CASED):
+        lower = chr(point).lower()
+        if len(lower) == 1 and 0x80 <= ord(lower) < _CASED and (ord(lower) < 0x800) == (point < 0x800):
+            out[point] = ord(lower)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,26 @@ ROWS = 1 << 14
 
 
 class ArrowFiles:
-    """One or more files of the same columns."""
+    """One or more files, each (path, "parquet" or "arrow", its split or ""); where splits differ, a column says which."""
 
-    def __init__(self, files: list[Path], kind: str, name: str) -> None:
-        self.files, self.kind, self.name = files, kind, name
+    def __init__(self, files: list[tuple[Path, str, str]], name: str) -> None:
+        self.files, self.name = files, name
         self.rows = ROWS
-        self.size = sum(file.stat().st_size for file in files)
+        self.size = sum(file.stat().st_size for file, _, _ in files)
         self.at = 0
-        for file in files:
+        for file, _, _ in files:
             if file.stat().st_size == 0:
                 raise RecordError(f"{file} is empty. Give a file with at least one comparison.")
+        schemas = [self._schema(file, kind) for file, kind, _ in files]
+        self.splits = list(dict.fromkeys(split for _, _, split in files if split))
+        self.column = "split" if all("split" not in schema.names for schema in schemas) else "dataset_split"
+        if len(self.splits) > 1:
+            schemas = [schema.append(pa.field(self.column, pa.large_string())) for schema in schemas]
         try:
-            self.schema = pa.unify_schemas([self._schema(file) for file in files], promote_options="permissive")
+            self.schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
             raise RecordError(f"the {len(files)} files of {name} do not have the same columns: {_first_line(error)}") from error
+        self._notes: list[str] = []
         names = self.schema.names
         if len(set(names)) != len(names):
             twice = sorted({column for column in names if names.count(column) > 1})
@@ -44,26 +51,30 @@ class ArrowFiles:
         """Rows of the files, `rows` at a time, numbered from 1 on."""
         row = 0
         empty = self.schema.empty_table()
-        for file in self.files:
-            for batch in self._read(file):
-                part = pa.concat_tables([empty, pa.Table.from_batches([batch])], promote_options="permissive").combine_chunks()
-                found = _table(part, self.name)
+        self._notes = []
+        for file, kind, split in self.files:
+            if row:
+                self._notes.append(f"rows of {file.name} are counted from {row + 1:,}")
+            for batch in self._read(file, kind):
+                part = pa.Table.from_batches([batch])
+                if len(self.splits) > 1:
+                    part = part.append_column(self.column, pa.array([split or None] * part.num_rows, pa.large_string()))
+                found = _table(pa.concat_tables([empty, part], promote_options="permissive").combine_chunks(), self.name)
                 found.line += row
-                for i, q in enumerate(found.quarantine):
-                    found.quarantine[i] = type(q)(q.line + row, q.reason, q.detail, q.raw)
+                found.quarantine[:] = [replace(q, line=q.line + row) for q in found.quarantine]
                 row += part.num_rows
                 yield found
             self.at += file.stat().st_size
         if not row:
             raise RecordError(f"{self.name} has no rows. Give a file with at least one comparison.")
 
-    def _schema(self, file: Path) -> pa.Schema:
+    def _schema(self, file: Path, kind: str) -> pa.Schema:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(file).schema_arrow if self.kind == "parquet" else self._open(file).schema
+            return pq.ParquetFile(file).schema_arrow if kind == "parquet" else self._open(file).schema
         except BROKEN as error:
-            raise self._broken(file, error) from error
+            raise _broken(file, kind, error) from error
 
     def _open(self, file: Path) -> Any:
         source = pa.memory_map(str(file))
@@ -73,11 +84,11 @@ class ArrowFiles:
             source.seek(0)
             return pa.ipc.open_stream(source)
 
-    def _read(self, file: Path) -> Iterator[pa.RecordBatch]:
+    def _read(self, file: Path, kind: str) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
         try:
-            if self.kind == "parquet":
+            if kind == "parquet":
                 yield from pq.ParquetFile(file).iter_batches(batch_size=self.rows, use_threads=False)
                 return
             reader = self._open(file)
@@ -86,12 +97,16 @@ class ArrowFiles:
                 for low in range(0, batch.num_rows, self.rows):
                     yield batch.slice(low, self.rows)
         except BROKEN as error:
-            raise self._broken(file, error) from error
-
-    def _broken(self, file: Path, error: BaseException) -> RecordError:
-        kind = "Parquet" if self.kind == "parquet" else "Arrow"
-        return RecordError(f"{file} is not a sound {kind} file: {_first_line(error)}. Copy or write it again.")
+            raise _broken(file, kind, error) from error
 
     def notes(self, kinds: Kinds) -> list[str]:
-        """Nothing is in doubt."""
-        return []
+        """Where the rows of each file begin, and that splits are read together."""
+        if len(self.splits) < 2:
+            return self._notes
+        said = f"splits {', '.join(self.splits)} are read together; column {self.column} says which (keep them: --map split={self.column})"
+        return [*self._notes, said]
+
+
+def _broken(file: Path, kind: str, error: BaseException) -> RecordError:
+    named = "Parquet" if kind == "parquet" else "Arrow"
+    return RecordError(f"{file} is not a sound {named} file: {_first_line(error)}. Copy or write it again.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from cupel.errors import RecordError
 from cupel.records import sources, textual
+from cupel.records.folders import layout
 from cupel.records.stream.arrow_files import ArrowFiles
 from cupel.records.stream.csv_file import CsvFile
 from cupel.records.stream.json_lines import JsonLines
@@ -45,9 +46,9 @@ def worth_streaming(source: Any) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files directly in a folder."""
+    """Bytes of a file, or of all files in a folder."""
     if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size
 
 
@@ -56,16 +57,16 @@ def open_reader(path: Path, kinds: Mapping[str, str]) -> JsonLines | CsvFile | A
     if not path.exists():
         sources._path(path, kinds)  # says what is near
     if path.is_dir():
-        for suffix in (".parquet", ".arrow"):
-            files = sorted(file for file in path.iterdir() if file.suffix == suffix and not file.name.startswith((".", "_")))
-            if files:
-                return ArrowFiles(files, suffix[1:], str(path))
-        raise CannotStream(f"{path} is a directory without .parquet or .arrow files. Name a file: {sources.READABLE}.")
+        parts = layout(path)
+        files = [(part.path, sources._kind(part.path) if part.path.is_file() else "", part.split) for part in parts]
+        if not all(kind in ("parquet", "arrow") for _, kind, _ in files):
+            raise CannotStream(f"the folder {path} holds files that are neither Parquet nor Arrow; it is read at once (stream=False).")
+        return ArrowFiles(files, str(path))
     if path.stat().st_size == 0:
         raise RecordError(f"{path} is empty. Give a file with at least one comparison.")
     kind = sources._kind(path)
     if kind in ("parquet", "arrow"):
-        return ArrowFiles([path], kind, str(path))
+        return ArrowFiles([(path, kind, "")], str(path))
     start = head(path, str(path))
     if not start.strip():
         raise RecordError(f"{path} begins with more than a million blanks. Take them out.")

@@ -71,7 +71,7 @@ class Scorer(nn.Module):
 
     def _check(self, parts: _anatomy.Anatomy) -> None:
         device = next(self.model.parameters()).device
-        with check_.quiet(self.model):
+        with torch.autocast(device.type, enabled=False), check_.quiet(self.model):
             groups = check_.probe(parts, self.longest).to(device)
             at, twin = check_.plain(parts, groups)
             check_.check_head(parts, groups, twin)

@@ -163,6 +163,9 @@ def knocks(bench: Bench, expected: dict[str, str]) -> dict[str, bool]:
     out = bench.root / "clock"
     done = bench.run(out, KNOCK="clock")
     found["a clock that runs backwards"] = done.returncode == 0 and digests(out) == expected
+    out = bench.root / "threads"
+    done = bench.run(out, OMP_NUM_THREADS="3", OPENBLAS_NUM_THREADS="3", RAYON_NUM_THREADS="3")
+    found["three threads where there was one"] = done.returncode == 0 and digests(out) == expected
     return found
 
 

@@ -4,7 +4,8 @@ A stage's key is the SHA-256 of its name, the digest of cupel's own source, and 
 the keys of the stages before it). Its value is written into a temporary folder, with the SHA-256 of each file, flushed, and renamed into
 place: a folder that exists is whole. A folder whose files are not what was written (a disk that lies, a flipped bit) is set aside and its
 stage computed again. What a stage returns is always what was read back from disk, so a resumed run and a fresh one compute with the same
-numbers. No clock is read.
+numbers. No clock is read, and
+linear algebra runs on one thread: the number of cores changes no bit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +58,25 @@ def stage_key(name: str, parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Linear algebra on one thread while the block runs, so that sums are taken in one order whatever the number of cores.
+
+    The libraries of numpy and scipy split a product by the threads they may use, and its last bits with it. Work that is worth several
+    cores is divided by us, into parts that do not depend on their number.
+    """
+    import scipy.linalg  # noqa: F401  # its library has to be there to be told
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def _computed(compute: Callable[[], Any]) -> Any:
+    with one_blas_thread():
+        return compute()
+
+
 @dataclass(frozen=True)
 class Codec:
     """How a stage's value is written into a folder and read back."""
@@ -84,7 +105,7 @@ class Stages:
             if self.on_start:
                 self.on_start(name)
             with tempfile.TemporaryDirectory() as folder:
-                codec.save(Path(folder), compute())
+                codec.save(Path(folder), _computed(compute))
                 value = codec.load(Path(folder))
             if self.on_done:
                 self.on_done(name, False)
@@ -94,7 +115,7 @@ class Stages:
         if not reused:
             if self.on_start:
                 self.on_start(name)
-            self._keep(path, compute(), codec)
+            self._keep(path, _computed(compute), codec)
         value = codec.load(path)
         if self.on_done:
             self.on_done(name, reused)

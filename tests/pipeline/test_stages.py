@@ -47,3 +47,19 @@ def test_arrays_and_findings_come_back_equal(tmp_path: Path) -> None:
 
 def test_keys_differ_by_name_and_parts() -> None:
     assert len({stage_key("a", {}), stage_key("b", {}), stage_key("a", {"x": 1}), stage_key("a", {"x": 2})}) == 4
+
+
+def test_linear_algebra_has_one_thread_inside_a_stage_and_its_own_again_after(tmp_path: Path) -> None:
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    with threadpool_limits(limits=3, user_api="blas"):
+        outside = threads()
+        for directory in (None, tmp_path):
+            inside = Stages(directory).run("x", {}, lambda: {"threads": threads()}, JSON)["threads"]
+            assert inside
+            assert set(inside) == {1}
+            assert threads() == outside

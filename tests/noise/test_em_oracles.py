@@ -14,6 +14,7 @@ from cupel.noise.em import em, fit_reliability, posterior
 from cupel.noise.state import state_digest
 from cupel.noise.types import DataSpec
 
+quick = settings(max_examples=40, deadline=None)
 P = [0.9, 0.8, 0.7, 0.4, 0.1, 0.95]
 TWO = [0.9, 0.8, 0.7, 0.4, 0.95, 0.2, 0.15, 0.6]
 
@@ -125,6 +126,7 @@ def test_fixture_gradient_and_marginal(pairs):
     torch.testing.assert_close(marginal, double([0.6164321, 0.77624013, 0.70319699, 0.45483885]), atol=6e-9, rtol=0)
 
 
+@quick
 @given(st.floats(-30, 30), st.floats(0, 1), st.floats(0.001, 0.999))
 def test_gradient_is_that_of_the_marginal_likelihood(z, p, eta):
     """Fisher's identity: d/dZ [r sp(-Z) + (1-r) sp(Z)] with r fixed = d/dZ of minus the marginal log likelihood of the (soft) label."""
@@ -140,6 +142,7 @@ def test_gradient_is_that_of_the_marginal_likelihood(z, p, eta):
     assert abs(one - two) < 1e-12
 
 
+@quick
 @given(st.lists(st.tuples(st.floats(-800, 800), st.floats(0, 1)), min_size=1, max_size=20))
 def test_certain_labels_stay_as_they_are(rows):
     z, p = double([r[0] for r in rows]), double([r[1] for r in rows])
@@ -269,6 +272,7 @@ def test_half_precision_posteriors_are_not_rounded_in_the_middle(terms, target):
         torch.testing.assert_close(found, exact.float(), atol=1e-6, rtol=1e-5)
 
 
+@quick
 @given(st.floats(-1e4, 1e4), st.floats(0, 1), st.floats(0, 0.999))
 def test_never_nan(z, p, flip):
     treat = em(flip)

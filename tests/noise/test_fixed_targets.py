@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -16,6 +16,7 @@ from cupel.noise.loss import preference_loss
 from cupel.noise.types import DataSpec, Target, Terms, bare_terms
 from cupel.objectives.types import Side
 
+quick = settings(max_examples=40, deadline=None)
 M = [-3.0, -1.0, -0.2, 0.0, 0.5, 2.0, 5.0]
 RDPO = {
     0.1: [3.423587, 1.438262, 0.823139, 0.693147, 0.411577, -0.123072, -0.618285],
@@ -71,6 +72,7 @@ def test_other_losses_are_corrected_by_the_same_map(terms, target):
     torch.testing.assert_close(step, torch.tensor([1.134662, 0.295901, -0.25429], dtype=torch.float64), atol=6e-7, rtol=0)
 
 
+@quick
 @given(st.floats(0, 0.44), st.floats(-50, 50), st.floats(-50, 50), st.floats(0, 1))
 def test_unbiased_in_expectation_over_flips(flip, keep, flipped, p):
     """(1 - e) corrected(label) + e corrected(reversed label) = loss of the label, for any two losses and soft labels."""
@@ -128,6 +130,7 @@ def test_minimiser_of_the_population_loss(flip, name):
         assert abs(found - golden) < 2e-6
 
 
+@quick
 @given(st.floats(0, 0.4), st.floats(0, 0.4))
 def test_rates_by_side_are_undone(first, second):
     treat = unbiased_by_side(first, second)
@@ -210,6 +213,7 @@ def test_votes_are_their_rows_one_by_one(toy):
     torch.testing.assert_close(torch.autograd.grad(loss.sum(), score), torch.autograd.grad(rows.sum(), score))
 
 
+@quick
 @given(st.floats(-8, 8), st.floats(1.01, 5))
 def test_ties_are_half_labels_up_to_a_constant(delta, theta):
     """Rao-Kupper: -log P(tie) = softplus(-(d - log t)) + softplus(-(-d - log t)) - log(t^2 - 1), twice a half label; Davidson: once."""

@@ -35,7 +35,7 @@ class NotIdentifiableError(InputError):
 class FlipRateFit:
     """Flip rates and the slope of the margins, with what is known of their precision.
 
-    rate        share of labels that are wrong, estimated, weighted by labels; `error` its standard error, `low`, `high` 95 %
+    rate        share of wrong labels, estimated without a prior, weighted by labels; `error` its standard error; `low`, `high` 95 %
     slope       factor that turns margins into log-odds (1: calibrated), and its standard error
     by_annotator [K] rate of each annotator (posterior mode under the Beta prior); nan without labels
     low_by_annotator, high_by_annotator [K]  95 % by the likelihood ratio at the fitted slope, without the prior
@@ -82,17 +82,18 @@ def estimate_flip_rate(
     basis: Basis = "held-out",
     largest_error: float = 0.1,
 ) -> FlipRateFit:
-    """Flip rate and slope, jointly, by maximum (penalised) marginal likelihood of labels given margins.
+    """Flip rate and slope, jointly, by maximum marginal likelihood of labels given margins.
 
     margins     float [n], in favour of the recorded label: flip - keep of any objective, or a difference of scores; held out
-    annotators  int [n] in 0 ... K-1, one rate each with a Beta prior; None: one rate for all, without prior
+    annotators  int [n] in 0 ... K-1, one rate each; None: one rate for all
     weights     float [n], at least 0
     slope       fix it (1 for margins known to be calibrated) instead of fitting it
-    prior       Beta(a, b) of a reliability 1 - e, used with annotators only; None for none
+    prior       Beta(a, b) of a reliability 1 - e, for `by_annotator` at the fitted slope (not for `rate` and `slope`); None for none
     largest_error  NotIdentifiableError where the standard error of the rate exceeds it
 
-    The mirrored fit (all labels wrong, the model reversed) is excluded by a slope of at least 0.
-    InputError for bad input; NotIdentifiableError where the margins vanish, favour neither side, or leave the rate too uncertain.
+    The mirrored fit (all labels wrong, the model reversed) has the same likelihood; the slope is at least 0 and a rate above 1/2 refused.
+    InputError for bad input; NotIdentifiableError where the margins vanish, contradict the labels on the whole, or leave rate or slope
+    (less than two standard errors from 0) too uncertain.
 
     >>> rng = np.random.default_rng(0)
     >>> m = rng.normal(0, 4, 50_000)
@@ -105,9 +106,8 @@ def estimate_flip_rate(
     scale = float(np.sqrt(np.average(m**2, weights=w)))
     if scale < 1e-12:
         raise NotIdentifiableError(f"all {len(m):,} margins are 0: labels cannot contradict a model that says nothing. Train it further")
-    a, b = prior if prior is not None and annotators is not None else (1.0, 1.0)
     z, fixed = m / scale, None if slope is None else slope * scale
-    x, converged = _fit(z, slot, w, n_slots, a, b, fixed)
+    x, converged = _fit(z, slot, w, n_slots, 1.0, 1.0, fixed)
     eta, found = _sigmoid(x[:n_slots]), float(np.exp(x[-1])) if fixed is None else fixed
     mass = np.bincount(slot, weights=w, minlength=n_slots)
     share = mass / mass.sum()
@@ -116,16 +116,29 @@ def estimate_flip_rate(
             f"the {len(m):,} margins do not favour the recorded labels (slope {found / scale:.2g}): either the model says nothing, or half "
             f"of the labels are wrong. Use a model that predicts held-out labels better than chance"
         )
-    error, slope_error = _errors(z, slot, w, 1 - eta, found, share, a, b, fixed is None)
+    if share @ (1 - eta) > 0.5:
+        raise NotIdentifiableError(
+            f"the {len(m):,} margins contradict the labels more often than not (rate {float(share @ (1 - eta)):.2f}): either the model is "
+            f"reversed or the labels are, and margins cannot tell which. Turn the margins round if the model is known to be reversed"
+        )
+    error, slope_error = _errors(z, slot, w, 1 - eta, found, share, fixed is None)
     if not np.isfinite(error) or error > largest_error:
         raise NotIdentifiableError(
             f"the flip rate is {float(share @ (1 - eta)):.2f} with a standard error of {error:.2g} (more than {largest_error:g}): the "
             f"{len(m):,} margins are too few, or too small, to tell flips from close calls. Give more of them, a better model, or a known "
             f"slope"
         )
+    if fixed is None and found < 2 * slope_error:
+        raise NotIdentifiableError(
+            f"the slope of the {len(m):,} margins is {found / scale:.3g} with a standard error of {slope_error / scale:.2g}: their scale is "
+            f"not known well enough to tell flips from close calls. Give more of them, a better model, or a known slope"
+        )
     low, high = _likelihood_interval(z * found, slot, w, n_slots)
-    rates = np.where(mass > 0, 1 - eta, np.nan)
-    rate = float(share @ (1 - eta))
+    rate, single = float(share @ (1 - eta)), 1 - eta
+    if annotators is not None and prior is not None:  # a prior inside the joint fit would move the slope: many modes, one slope
+        x, also = _fit(z, slot, w, n_slots, *prior, found)
+        single, converged = 1 - _sigmoid(x), converged and also
+    rates = np.where(mass > 0, single, np.nan)
     value = float(np.average(_log_marginal(z * found, eta[slot]), weights=w))
     return FlipRateFit(
         rate=rate, error=error, low=max(0.0, rate - 1.959964 * error), high=min(1.0, rate + 1.959964 * error), slope=found / scale,
@@ -187,40 +200,62 @@ def _checked(
 def _fit(
     z: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots: int, a: float, b: float, fixed: float | None
 ) -> tuple[np.ndarray, bool]:
-    """(logit of each reliability, log slope) that maximise the penalised marginal likelihood; the best of three starts of the slope.
+    """(logit of each reliability, log slope) that maximise the penalised marginal likelihood.
 
-    EM creeps along the ridge of rate and slope; L-BFGS climbs the same likelihood, whose gradient in logit eta is EM's r - eta.
+    EM creeps along the ridge of rate and slope; L-BFGS climbs the same likelihood, whose gradient in logit eta is EM's r - eta. Several
+    starts of the slope run on every k-th row, and the best goes on with all rows.
     """
+    starts = np.log([1.0, 0.2, 5.0]) if fixed is None else np.zeros(1)
+    begin = [np.append(np.full(n_slots, np.log(4.0)), start) if fixed is None else np.full(n_slots, np.log(4.0)) for start in starts]
+    if len(begin) > 1:
+        every = slice(None, None, max(1, len(z) // 4000))
+        tried = [_climb(x, z[every], slot[every], w[every], n_slots, a, b, fixed) for x in begin]
+        slope = min(tried, key=lambda found: found[1])[0][-1]
+        begin = [np.append(np.full(n_slots, np.log(4.0)), slope)]
+    x, _, converged = _climb(begin[0], z, slot, w, n_slots, a, b, fixed)
+    for _ in range(5):  # far out, the logit of a reliability is flat: where the likelihood rises inward from 0 or 1, go on from inside
+        stuck = _rises_inward(x, z, slot, w, n_slots, a, b, float(np.exp(x[-1])) if fixed is None else fixed)
+        if not stuck.any():
+            break
+        x[:n_slots] = np.where(stuck, np.sign(x[:n_slots]) * np.log(19.0), x[:n_slots])
+        x, _, converged = _climb(x, z, slot, w, n_slots, a, b, fixed)
+    return x, converged
+
+
+def _rises_inward(
+    x: np.ndarray, z: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots: int, a: float, b: float, s: float
+) -> np.ndarray:
+    """Slots so near reliability 0 or 1 that the climb has stopped, though the penalised likelihood rises toward the inside."""
+    t = np.clip(s * z, -500, 500) * np.sign(x[:n_slots])[slot]
+    rise = np.bincount(slot, weights=w * (np.exp(-t) - 1), minlength=n_slots)
+    return (np.abs(x[:n_slots]) > 12) & (rise > np.where(x[:n_slots] > 0, a - 1, b - 1))
+
+
+def _climb(
+    x0: np.ndarray, z: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots: int, a: float, b: float, fixed: float | None
+) -> tuple[np.ndarray, float, bool]:
+    """(x, minus the penalised log likelihood per label, converged) from a start."""
     from scipy.optimize import minimize
 
     total = float(w.sum())
 
     def against(x: np.ndarray) -> tuple[float, np.ndarray]:
         odds, s = x[:n_slots], float(np.exp(x[-1])) if fixed is None else fixed
-        t = s * z
+        t, eta = s * z, _sigmoid(odds)
         right, wrong = _log_sigmoid(odds), _log_sigmoid(-odds)
-        agree, differ = _log_sigmoid(t) + right[slot], _log_sigmoid(-t) + wrong[slot]
-        value = np.logaddexp(agree, differ)
-        r = np.exp(agree - value)  # the label is right
-        by_slot = np.bincount(slot, weights=w * (r - np.exp(right)[slot]), minlength=n_slots)
-        by_slot += (a - 1) * np.exp(wrong) - (b - 1) * np.exp(right)
-        penalty = float((a - 1) * right.sum() + (b - 1) * wrong.sum())
-        gradient = by_slot
+        value = np.logaddexp(t + right[slot], wrong[slot]) - np.logaddexp(t, 0)
+        r = _sigmoid(t + odds[slot])  # the label is right
+        gradient = np.bincount(slot, weights=w * r, minlength=n_slots) - mass * eta + (a - 1) * (1 - eta) - (b - 1) * eta
         if fixed is None:
-            gradient = np.append(by_slot, s * float(w @ (z * (r - _sigmoid(t)))))
+            gradient = np.append(gradient, s * float(w @ (z * (r - _sigmoid(t)))))
+        penalty = float((a - 1) * right.sum() + (b - 1) * wrong.sum())
         return -(float(w @ value) + penalty) / total, -gradient / total
 
-    best: tuple[float, np.ndarray, bool] | None = None
-    for start in (np.log([1.0, 0.2, 5.0]) if fixed is None else [0.0]):
-        x0 = np.full(n_slots, np.log(4.0))
-        limits = [(-LIMIT, LIMIT)] * n_slots
-        if fixed is None:
-            x0, limits = np.append(x0, start), [*limits, (np.log(1e-5), np.log(1e5))]
-        found = minimize(against, x0, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9})
-        if best is None or found.fun < best[0] - 1e-12:
-            best = float(found.fun), np.asarray(found.x), bool(np.abs(_projected(found.x, found.jac, limits)).max() < 1e-6)
-    assert best is not None
-    return best[1], best[2]
+    mass = np.bincount(slot, weights=w, minlength=n_slots)
+    limits = [(-LIMIT, LIMIT)] * n_slots + ([(np.log(1e-5), np.log(1e5))] if fixed is None else [])
+    found = minimize(against, x0, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-8})
+    small = np.abs(_projected(found.x, found.jac, limits)).max() < 1e-5
+    return np.asarray(found.x), float(found.fun), bool(small)
 
 
 def _projected(x: np.ndarray, gradient: np.ndarray, limits: list[tuple[float, float]]) -> np.ndarray:
@@ -230,7 +265,7 @@ def _projected(x: np.ndarray, gradient: np.ndarray, limits: list[tuple[float, fl
 
 
 def _errors(
-    z: np.ndarray, slot: np.ndarray, w: np.ndarray, e: np.ndarray, s: float, share: np.ndarray, a: float, b: float, free: bool
+    z: np.ndarray, slot: np.ndarray, w: np.ndarray, e: np.ndarray, s: float, share: np.ndarray, free: bool
 ) -> tuple[float, float]:
     """Standard errors of (the mean rate, the slope) from the observed information, an arrow of rates around the slope."""
     p = _sigmoid(s * z)
@@ -239,19 +274,18 @@ def _errors(
     f = np.maximum(p * (1 - rate) + q * rate, 1e-300)
     bend = (1 - 2 * rate) * p * q * z
     i_e = np.bincount(slot, weights=w * ((q - p) / f) ** 2, minlength=len(e))
-    inside = (e > 1e-6) & (e < 1 - 1e-6)
-    i_e = i_e + np.where(inside, (a - 1) / np.maximum(1 - e, 1e-12) ** 2 + (b - 1) / np.maximum(e, 1e-12) ** 2, 0.0)
     empty = i_e <= 0
-    variance = np.where(empty, 0.0 if a + b > 2 else np.inf, 1 / np.where(empty, 1.0, i_e))
-    direct = float(np.sum(np.where(share > 0, share**2 * variance, 0.0)))
+    variance = np.where(empty, np.inf, 1 / np.where(empty, 1.0, i_e))
+    seen = share > 0
+    direct = float(np.sum(share[seen] ** 2 * variance[seen]))
     if not free:
         return float(np.sqrt(direct)), 0.0
     i_s = float(w @ ((bend / f) ** 2 - (1 - 2 * rate) * p * q * (q - p) * z**2 / f))
     i_es = np.bincount(slot, weights=w * (2 * p * q * z / f + (q - p) * bend / f**2), minlength=len(e))
-    schur = i_s - float(np.sum(np.where(empty, 0.0, i_es**2 * variance)))
+    schur = i_s - float(np.sum(i_es[~empty] ** 2 * variance[~empty]))
     if not schur > 0:
         return float("inf"), float("inf")
-    lean = float(np.sum(np.where(share > 0, share * i_es * variance, 0.0)))
+    lean = float(np.sum(share[seen] * i_es[seen] * variance[seen]))
     return float(np.sqrt(direct + lean**2 / schur)), float(1 / np.sqrt(schur))
 
 

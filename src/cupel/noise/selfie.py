@@ -56,7 +56,7 @@ def selfie(
         if not alpha or not share or not warm(terms, warmup):
             return target
         low = stated_margin(target, terms, evidence) < threshold(state)
-        a = torch.where(low, alpha, 0.0).to(target.p)
+        a = low.to(target.p) * alpha
         return target._replace(p=(1 - a) * target.p + a * (1 - target.p))
 
     def update(terms: Terms, state: State) -> State:

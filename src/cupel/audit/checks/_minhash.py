@@ -179,17 +179,15 @@ class Sketch:
         comparisons and not half a million. among: positions to look at; all where None.
         """
         index = np.arange(len(self.texts)) if among is None else np.asarray(among)
-        signatures = self.signatures[index]
-        index = index[signatures.min(axis=1, initial=np.iinfo(np.uint32).max) < np.iinfo(np.uint32).max]
-        signatures = self.signatures[index]
+        filled = self.signatures.min(axis=1, initial=np.iinfo(np.uint32).max) < np.iinfo(np.uint32).max
+        index = index[filled[index]]
         size = np.int64(len(self.texts))
         found = []
         width = _PERMUTATIONS // _BANDS
         for band in range(_BANDS):
-            part = signatures[:, band * width : (band + 1) * width].astype(np.uint64)
             key = np.zeros(len(index), dtype=np.uint64)
-            for k in range(width):
-                key = _mix(key ^ part[:, k]) + _BASE
+            for k in range(band * width, (band + 1) * width):
+                key = _mix(key ^ self.signatures[index, k].astype(np.uint64)) + _BASE
             order = np.argsort(key, kind="stable")
             same = key[order][1:] == key[order][:-1]
             head = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0)) if len(order) else order

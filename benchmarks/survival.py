@@ -133,7 +133,7 @@ def main() -> None:
             for case in (c.label for c in found.options.cases):
                 claims += non_inferior(f"{name}, {case}", found, case, seeds)
         report = found.to_json()
-        sizes = {key: report[key] for key in ("n", "n_test", "groups", "diverged")}
+        sizes = {key: report[key] for key in ("n", "n_test", "groups", "diverged_columns")}
         details[name] = {"markdown": markdown(found), "summary": summary(found), **sizes}
     if given.only:
         return

@@ -29,8 +29,8 @@ from cupel.stages import Stages
 EM = "em:flip=0.2,by=annotator,schedule=full,warmup=0"
 POOL = "annotators:n=5,random=0,adversarial=0.4"
 OPTIONS = CompareOptions(
-    objectives=("sigmoid:beta=1", "aot:beta=1"), treatments=("identity", EM, "tempered:power=0.7"),
-    cases=cases_of([POOL, f"{POOL},shuffled=true", "symmetric", "difficulty"], [0.1]), seeds=(0, 1), ridges=(0.01, 0.1), draws=300,
+    objectives=("sigmoid:beta=1", "hinge:beta=1"), treatments=("identity", EM, "tempered:power=0.7"),
+    cases=cases_of([POOL, f"{POOL},shuffled=true", "symmetric", "difficulty"], [0.1]), seeds=(0, 1), ridges=(0.1,), draws=300,
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def data() -> Data:
     rng = np.random.default_rng(0)
     n = 900
     embedding = rng.normal(size=(2 * n, 6)).astype(np.float32)
-    right = rng.random(n) < 1 / (1 + np.exp(-2 * (embedding[:n] - embedding[n:]) @ np.array([2, -2, 1, 0, 0, 0])))
+    right = rng.random(n) < 1 / (1 + np.exp(-4 * (embedding[:n] - embedding[n:]) @ np.array([2, -2, 1, 0, 0, 0])))
     rows = [
         {"prompt": f"<script>{i // 3}</script>", "response_a": f"a{i}", "response_b": f"b{i}", "vote": "a" if right[i] else "b"}
         for i in range(n)
@@ -75,9 +75,11 @@ def test_the_table_knows_the_truth(found: Comparison) -> None:
     em = found.cell("sigmoid:beta=1", EM, pool)
     assert em.gain > 0.02
     assert em.recovered == pytest.approx(em.gain / (base.clean - base.tuned_plain))
-    assert em.flip_rate == pytest.approx(0.4, abs=0.1)
+    assert em.ridge in (0.1, pytest.approx(1 / 540, rel=0.1))
     assert em.gain > found.cell("sigmoid:beta=1", EM, shuffled).gain
     assert found.cell("sigmoid:beta=1", "identity", pool).accuracy == found.cell("sigmoid:beta=1", "identity", shuffled).accuracy
+    rate = found.cell("sigmoid:beta=1", EM, symmetric).flip_rate
+    assert rate == pytest.approx(0.1, abs=0.07)
     plain = found.cell("sigmoid:beta=1", "identity", symmetric)
     assert (plain.gain, plain.low, plain.high) == (0, 0, 0)
     for cell in found.cells:
@@ -94,7 +96,9 @@ def test_cells_are_means_of_hits(found: Comparison) -> None:
         assert (cell.wins, cell.losses) == (sum(x > 0 for x in by_seed), sum(x < 0 for x in by_seed))
 
 
-def test_pairs_that_make_no_sense_are_refused_and_said(found: Comparison) -> None:
+def test_pairs_that_make_no_sense_are_refused_and_said(data: Data) -> None:
+    options = replace(OPTIONS, objectives=("sigmoid:beta=1", "aot:beta=1"), cases=OPTIONS.cases[:1], seeds=(0,), steps=12)
+    found = compare(data, options)
     assert [(r["objective"], r["treatment"]) for r in found.refused] == [("aot:beta=1", EM)]
     with pytest.raises(KeyError):
         found.cell("aot:beta=1", EM, OPTIONS.cases[0].label)
@@ -212,7 +216,7 @@ def test_command_line(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -
     assert first == {name: (out / name).read_bytes() for name in first}
     assert command(["compare", str(tmp_path / "nothing.jsonl")]) == 2
     assert command([*words, "--objective", "tdpo"]) == 2
-    assert "reference_tokens" in capsys.readouterr().err
+    assert "tdpo needs" in capsys.readouterr().err
 
 
 def test_samples_are_whole_groups() -> None:

@@ -74,11 +74,13 @@ class Rows:
 
 class Trained(NamedTuple):
     """theta [J, R, d] of the heads of part 0 in the coordinates of the space; evidence [J, R, n]: log-odds in favour of each recorded
-    label by heads that did not see it, None without cross-fitting; context per column, for objectives that have one."""  # fmt: skip
+    label by heads that did not see it, None without cross-fitting; context per column, for objectives that have one; scale: D, the
+    unit of a score."""
 
     theta: Tensor
     evidence: Tensor | None
     context: list[Context]
+    scale: float
 
 
 class Schedule(NamedTuple):
@@ -118,15 +120,13 @@ def train(
         for j in range(0, len(rows.winner), at_once)
     ]
     evidence = None if found[0].evidence is None else torch.cat([f.evidence for f in found if f.evidence is not None])
-    return Trained(torch.cat([f.theta for f in found]), evidence, [c for f in found for c in f.context])
+    return Trained(torch.cat([f.theta for f in found]), evidence, [c for f in found for c in f.context], found[0].scale)
 
 
 def margins(space: Space, objective: Objective, found: Trained, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The objective's margin of pairs (first, second) int [n] under every head, float32 [J, R, n]."""
     cases, ridges, d = found.theta.shape
-    words = float(space.words.median())
-    scale, _ = unit(objective, words)
-    score = scale * found.theta.reshape(-1, d) @ space.x.T
+    score = found.scale * found.theta.reshape(-1, d) @ space.x.T
     a, b = _tensor(first), _tensor(second)
     out = torch.empty(len(score), len(first))
     with torch.no_grad():
@@ -186,7 +186,7 @@ def _train(
         if parts > 1:
             keep, flip = gather.losses(theta)
             evidence = treated.of_others(flip - keep)
-    return Trained(theta[:, 0].detach(), evidence, gather.context_of_part(0))
+    return Trained(theta[:, 0].detach(), evidence, gather.context_of_part(0), scale)
 
 
 class _Gather:

@@ -107,7 +107,7 @@ class _Seed:
             found = train(self.space, self.rows.take(slice(0, count)), objective, treatment, self.ridges, self.schedule)
             inner = margins(self.space, objective, found, first[validation], second[validation]) * noisy[:count, None]
             outer = margins(self.space, objective, found, first[test], second[test]) * truth
-            fine = np.isfinite(inner).all(axis=-1) & np.isfinite(outer).all(axis=-1)  # [J, R]
+            fine = np.asarray(np.isfinite(inner).all(axis=-1) & np.isfinite(outer).all(axis=-1))  # [J, R]
             out["diverged"][t] = int((~fine).sum())
             losses = row_losses(np.where(fine[..., None], inner, 0.0))
             chosen = tuned(np.where(fine, losses.mean(axis=-1), np.inf), self.ridges)

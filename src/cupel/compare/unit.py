@@ -63,7 +63,8 @@ def unit(objective: Objective, tokens: float = 1.0) -> tuple[float, float]:
     >>> [round(x, 2) for x in unit(by_name("sigmoid", beta=0.5))]
     [2.77, 0.69]
     """
-    d = torch.cat([torch.zeros(1, dtype=torch.float64), torch.logspace(-3, 4, 1401, dtype=torch.float64) * tokens**0.5])
+    points = 1401 if _alone(objective) else 176  # of coupled objectives every point is a step of its own
+    d = torch.cat([torch.zeros(1, dtype=torch.float64), torch.logspace(-3, 4, points, dtype=torch.float64) * tokens**0.5])
     words = torch.full_like(d, tokens)
     first, second = side(d / 2, words), side(-d / 2, words)
     keep, flip = _loss(objective, first, second), _loss(objective, second, first)
@@ -84,10 +85,15 @@ def unit(objective: Objective, tokens: float = 1.0) -> tuple[float, float]:
 def _loss(objective: Objective, first: Side, second: Side) -> Tensor:
     """Loss of each comparison by itself, [B]: as a step of its own where comparisons depend on each other."""
     with torch.no_grad():
-        if objective.swap == "comparison" and objective.context is None:
+        if _alone(objective):
             return objective.loss(first, second, {})
         rows = [(first.map(lambda x, i=i: x[i : i + 1]), second.map(lambda x, i=i: x[i : i + 1])) for i in range(len(first))]
         return torch.cat([objective.loss(a, b, context_of(objective, a, b, {})) for a, b in rows])
+
+
+def _alone(objective: Objective) -> bool:
+    """Whether the loss of a comparison depends on that comparison alone."""
+    return objective.swap == "comparison" and objective.context is None
 
 
 def context_of(objective: Objective, first: Side, second: Side, previous: Context) -> Context:

@@ -47,6 +47,8 @@ def by_datasets(path: Path) -> Callable[[], Any]:
 
 
 def by_stream(path: Path) -> Callable[[], Any]:
+    import pandas  # noqa: F401 - which pyarrow imports by itself where it is installed (the base installation does without)
+
     import cupel.records.stream.importer  # noqa: F401 - imports are not counted
     from cupel.records import read
 
@@ -54,6 +56,8 @@ def by_stream(path: Path) -> Callable[[], Any]:
 
 
 def at_once(path: Path) -> Callable[[], Any]:
+    import pandas  # noqa: F401 - as above
+
     from cupel.records import read
 
     return lambda: read(path, stream=False, seed=SEED)

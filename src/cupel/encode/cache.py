@@ -93,7 +93,7 @@ def encode_cached(
     for start in range(0, len(pending), encoder.shard):
         rows = pending[start : start + encoder.shard]
         done = total - len(pending) + start
-        vectors = encoder.encode([texts[i] for i in first[rows].tolist()], _shifted(progress, done, total))
+        vectors = encoder.encode([texts[int(i)] for i in first[rows]], _shifted(progress, done, total))
         out[rows] = vectors
         if folder is not None:
             try:

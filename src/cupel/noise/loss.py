@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from cupel.noise.types import State, Target, Terms, Treatment
+from cupel.objectives.lists import ListObjective, RankedList
 from cupel.objectives.types import Context, Objective, Side
 
 
-def check(objective: Objective, treatment: Treatment) -> None:
+def check(objective: Objective | ListObjective, treatment: Treatment) -> None:
     """ValueError where `treatment` changes p or reads the flipped loss but `objective` has no swap: without it neither means anything."""
     if objective.swap != "none":
         return
@@ -76,3 +77,20 @@ def preference_terms(
         seen = terms._replace(keep=keep.detach(), flip=flip.detach(), given=target)
         used = treatment.target(target, seen, state)
     return weigh(objective, used, keep, flip), used, seen
+
+
+def list_loss(
+    objective: ListObjective, treatment: Treatment, lists: RankedList, target: Target, terms: Terms, state: State
+) -> tuple[Tensor, Target]:
+    """Loss of each list, w keep, [B], and the target that was used: a list has no flip, so only its weight can be treated.
+
+    ValueError as `check`, and where lists, target and terms differ in number.
+    """
+    check(objective, treatment)
+    keep = objective.loss(lists)
+    if not len(keep) == len(target.w) == len(terms.record):
+        raise ValueError(f"{len(keep)} lists, {len(target.w)} targets and {len(terms.record)} terms do not belong together")
+    with torch.no_grad():
+        seen = terms._replace(keep=keep.detach(), flip=torch.full_like(keep, float("nan")), given=target)
+        used = treatment.target(target, seen, state)
+    return used.w * keep, used

@@ -130,8 +130,8 @@ def estimate_flip_rate(
         )
     if fixed is None and found < 2 * slope_error:
         raise NotIdentifiableError(
-            f"the slope of the {len(m):,} margins is {found / scale:.3g} with a standard error of {slope_error / scale:.2g}: their scale is "
-            f"not known well enough to tell flips from close calls. Give more of them, a better model, or a known slope"
+            f"the slope of the {len(m):,} margins is {found / scale:.3g} with a standard error of {slope_error / scale:.2g}: their scale "
+            f"is not known well enough to tell flips from close calls. Give more of them, a better model, or a known slope"
         )
     low, high = _likelihood_interval(z * found, slot, w, n_slots)
     rate, single = float(share @ (1 - eta)), 1 - eta

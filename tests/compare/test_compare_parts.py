@@ -87,10 +87,11 @@ def test_every_objective_is_trained_or_refused_with_a_reason(name: str) -> None:
 
 
 MORE = ("em:flip=0.2 + trimmed:share=0.1", "selfie:warmup=0,buffer=200", "bounded:ceiling=3")
+KINDS = [(text, "sigmoid:beta=1") for text in (*TREATMENTS, BY_ANNOTATOR, *MORE)]
+KINDS += [(text, "beta_dpo:beta=1") for text in (TREATMENTS[3], TREATMENTS[6])]
 
 
-@pytest.mark.parametrize("text", [*TREATMENTS, BY_ANNOTATOR, *MORE])
-@pytest.mark.parametrize("name", ["sigmoid:beta=1", "beta_dpo:beta=1"])
+@pytest.mark.parametrize(("text", "name"), KINDS)
 def test_every_treatment_trains_every_kind_of_objective(text: str, name: str) -> None:
     features, winner, loser, better = world(300, flip=0.1)
     rows = rows_of(winner, loser, annotator=np.arange(300) % 5, names="abcde")
@@ -182,17 +183,17 @@ def test_tuning_and_recommendation() -> None:
 
 
 def test_intervals_cover_and_hold_together() -> None:
-    """40 tables of 8 null differences with groups of 3 rows and three seeds that each add something of their own."""
+    """60 tables of 8 null differences with groups of 3 rows and five seeds that each add something of their own."""
     rng = np.random.default_rng(5)
     alone, together = [], []
-    for k in range(40):
-        group, seed_of = np.repeat(np.arange(90), 3), np.repeat(np.arange(3), 90)
-        value = rng.normal(size=(8, 90))[:, group] * 0.5 + rng.normal(size=(8, 270)) + 0.1 * rng.normal(size=(8, 3))[:, seed_of]
+    for k in range(60):
+        group, seed_of = np.repeat(np.arange(90), 3), np.repeat(np.arange(5), 54)
+        value = rng.normal(size=(8, 90))[:, group] * 0.5 + rng.normal(size=(8, 270)) + 0.05 * rng.normal(size=(8, 5))[:, seed_of]
         found = differences(value, group, seed_of, seed=k, draws=300)
         alone.append(((found.low < 0) & (found.high > 0)).mean())
         together.append(bool(((found.all_low < 0) & (found.all_high > 0)).all()))
     assert 0.9 < np.mean(alone) <= 1.0
-    assert np.mean(together) > 0.85
+    assert np.mean(together) > 0.88
 
 
 def small(n: int = 300, gold: bool = True) -> Data:
@@ -260,7 +261,7 @@ def test_refusals() -> None:
             cases_of([text], [0.1])
     with pytest.raises(InputError, match="not in"):
         cases_of(["symmetric"], [0.5])
-    with pytest.raises(InputError, match="reference_tokens"):
+    with pytest.raises(InputError, match="tdpo needs"):
         objective_of("tdpo")
     with pytest.raises(InputError, match="no treatment is called"):
         treatment_of("emm")

@@ -47,7 +47,7 @@ def recommended(losses: np.ndarray, group: np.ndarray) -> int:
 
     >>> rng = np.random.default_rng(0)
     >>> plain = rng.random(400)
-    >>> recommended(np.stack([plain, plain - 0.1, plain - 0.2 * rng.random(400)]), np.arange(400))
+    >>> recommended(np.stack([plain, plain - 0.1, plain + 0.2 * rng.normal(size=400)]), np.arange(400))
     1
     """
     best = int(np.argmin(losses.mean(axis=1)))

@@ -28,7 +28,7 @@ BY_ANNOTATOR = "em:flip=0.2,by=annotator,schedule=full,warmup=0"
 RATES = (0.0, 0.2, 0.4)
 CORRUPTIONS = ("symmetric",)
 #: ridges of the grid, in units of the objective (`cupel.compare.unit`); the default ridge of untuned training is 1 / rows
-RIDGES = (0.01, 0.1, 1.0, 10.0)
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
 PLAIN = "identity"
 
 

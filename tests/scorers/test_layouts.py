@@ -187,7 +187,7 @@ def test_kv_is_refused_under_checkpointing(model: Any, ragged: Groups) -> None:
     net = model("llama").train()
     scorer = Scorer(net, "kv")
     checkpointed(net)
-    with pytest.raises(ScorerError, match="loses the prompt"):
+    with pytest.raises(ScorerError, match=r"loses the prompt .* gradient checkpointing is on"):
         scorer(ragged)
     with torch.no_grad():  # nothing is computed again without a gradient
         scorer(ragged)

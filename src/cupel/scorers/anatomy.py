@@ -113,6 +113,8 @@ def is_checkpointing(anatomy: Anatomy) -> bool:
     return any("checkpointwrapper" in type(module).__name__.lower() for module in body.modules())
 
 
-def dropout_of(backbone: nn.Module) -> float:
-    """The largest dropout probability inside the body; layouts draw different noise where it is not 0."""
-    return max((module.p for module in backbone.modules() if isinstance(module, nn.Dropout)), default=0.0)
+def is_sharded(anatomy: Anatomy) -> bool:
+    """Whether parameters are gathered for every pass through the body (FSDP)."""
+    return any(
+        hasattr(parameter, "full_tensor") or type(parameter).__name__ == "FlatParameter" for parameter in anatomy.backbone.parameters()
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cupel.scorers import anatomy as _anatomy
 from cupel.scorers import check as check_
 from cupel.scorers import cost
-from cupel.scorers.anatomy import Head, ScorerError, anatomy, head_of, is_checkpointing
+from cupel.scorers.anatomy import Head, ScorerError, anatomy, head_of, is_checkpointing, is_sharded
 from cupel.scorers.extras import EXTRAS, extras
 from cupel.scorers.groups import Groups
 from cupel.scorers.head import KEEP_BYTES, TILE_BYTES, token_logp
@@ -81,17 +81,21 @@ class Scorer(nn.Module):
                     self._drop(layout, why)
 
     def choose(self, groups: Groups, at: Places | None = None) -> cost.Choice:
-        """The layout of a batch, by cost. ScorerError where only the KV layout is allowed and activations are checkpointed."""
+        """The layout of a batch, by cost. ScorerError where the KV layout was asked for and cannot be used."""
         parts = anatomy(self.model)
         allowed = ("padded",) if groups.extra else self.layouts
-        if "kv" in allowed and torch.is_grad_enabled() and is_checkpointing(parts):
+        if "kv" in allowed and (why := self._against_kv(parts)):
             if self.asked == "kv":
-                raise ScorerError(
-                    "the KV layout loses the prompt when activations are computed again in backward: gradient checkpointing is on. "
-                    'Switch it off, or use layout="auto"'
-                )
+                raise ScorerError(f'the KV layout is not for this: {why}. Use layout="auto"')
             allowed = tuple(name for name in allowed if name != "kv") or ("padded",)
         return cost.costs(groups, at or places(groups), self.rates, allowed)[0]
+
+    def _against_kv(self, parts: _anatomy.Anatomy) -> str:
+        if torch.is_grad_enabled() and is_checkpointing(parts):
+            return "it loses the prompt when activations are computed again in backward, and gradient checkpointing is on"
+        if is_sharded(parts):
+            return "it passes through the body several times, each process its own number of times, and parameters are sharded (FSDP)"
+        return ""
 
     def hidden(self, groups: Groups, *, prompt: bool = False) -> Hidden:
         """Hidden states at predicting positions. Call it from inside a forward only: wrappers do not see it."""

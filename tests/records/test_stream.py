@@ -199,6 +199,14 @@ def test_too_many_bad_rows_are_refused_alike(tmp_path, small):
     assert str(one) == str(two)
 
 
+def test_very_many_bad_rows_are_counted_and_not_held(tmp_path, small, monkeypatch):
+    path = write_lines(tmp_path / "f.jsonl", bad_rows())
+    monkeypatch.setattr(importer, "KEPT_ASIDE", 5)
+    with pytest.raises(RecordError, match=r"rows of .* cannot be used .*first: line \d+"):
+        read_stream(path)
+    assert_same(read(path, max_bad=0.3), read_stream(path, max_bad=0.3))
+
+
 def test_ragged_and_unclosed_csv_records(tmp_path, small):
     body = "prompt,chosen,rejected\n" + "".join(f'p{i},"x, {i}\nmore",y{i}\n' for i in range(200))
     body += 'p,x\np,"a"b,c\nq,good,bad\nr,"never closed,bad\nz,x,y\n'
@@ -410,7 +418,7 @@ ROW = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.one_of(ROW, ROW, VALUE), min_size=1, max_size=12), seed=st.integers(0, 3))
 def test_any_rows_read_alike_or_are_refused_both_ways(tmp_path_factory, small, rows, seed):
     path = tmp_path_factory.mktemp("any") / "f.jsonl"

@@ -39,7 +39,7 @@ ROW_BY_ROW = frozenset({"trl", "trl_conversational", "trl_implicit", "hh", "pair
 HEAD = 256
 #: a file whose columns are not understood after so many passes is read at once
 PASSES = 8
-#: more rows set aside than this are counted but not kept one by one
+#: where more rows than this are set aside and refused, they are counted and not listed
 KEPT_ASIDE = 200_000
 
 
@@ -167,7 +167,6 @@ class _Pass:
         if "vote" in self.importer.NEEDS:
             settle_votes(head, facts)
         self.rows = 0
-        self.read = 0
         self.counts: Counter[str] = Counter()
         self.aside = open(place / "quarantine.jsonl", "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
         self.ids = Column(place / "ids.seen", "<u8", 2), Column(place / "ids.rows", "<i8")
@@ -277,11 +276,9 @@ class _Pass:
         return later[at], first[at]
 
     def _set_aside(self, quarantine: list[Quarantined]) -> None:
-        self.read += len(quarantine)
         for q in quarantine:
             self.counts[q.reason] += 1
-            if sum(self.counts.values()) <= KEPT_ASIDE or self.work.max_bad > 0.5:
-                self.aside.write(json.dumps([q.line, q.reason, q.detail, q.raw], ensure_ascii=True) + "\n")
+            self.aside.write(json.dumps([q.line, q.reason, q.detail, q.raw], ensure_ascii=True) + "\n")
 
     def finish(self, heldout: float, seed: int) -> Votes:
         """The votes, where enough rows are sound. Raises RecordError as reading at once does."""
@@ -292,16 +289,16 @@ class _Pass:
         if not total:
             raise RecordError(f"{name} has no rows. Give a file with at least one comparison.")
         if bad:
-            lines = (self.place / "quarantine.jsonl").read_text("utf-8").splitlines()
-            quarantine = [Quarantined(*json.loads(line)) for line in lines]
-            if len(quarantine) < bad:
+            with open(self.place / "quarantine.jsonl", encoding="utf-8") as file:
+                first = Quarantined(*json.loads(next(file)))
+            if bad > KEPT_ASIDE and (bad > self.work.max_bad * total or not kept):
                 parts = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
-                first = quarantine[0]
                 raise RecordError(
                     f"{bad:,} of {total:,} rows of {name} cannot be used (allowed: {self.work.max_bad:.2%}): {parts}; first: line "
                     f"{first.line}: {first.detail}. Correct them, name the columns with --map NEW=COLUMN, or allow more with --max-bad."
                 )
-            _refuse(quarantine, total, self.work.max_bad, name)
+            lines = (self.place / "quarantine.jsonl").read_text("utf-8").splitlines()
+            _refuse([Quarantined(*json.loads(line)) for line in lines], total, self.work.max_bad, name)
         head = self.head
         facts = {
             "source": self.sink.source is not None,

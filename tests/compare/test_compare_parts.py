@@ -11,7 +11,7 @@ import torch
 from cupel.compare.data import Data, flip_chance, plant, prepare, split
 from cupel.compare.heads import Rows, Schedule, Space, crossfits, margins, train
 from cupel.compare.intervals import differences
-from cupel.compare.select import recommended, row_losses, tuned
+from cupel.compare.select import noisy_losses, recommended, row_losses, tuned
 from cupel.compare.spec import BY_ANNOTATOR, CLEAN, OBJECTIVES, TREATMENTS, Case, cases_of, check, objective_of, split_text, treatment_of
 from cupel.compare.spec import CompareOptions as Options
 from cupel.compare.unit import refusal, unit
@@ -172,6 +172,19 @@ def test_row_losses_fit_one_slope() -> None:
     np.testing.assert_allclose(row_losses(40 * margin), row_losses(margin), atol=1e-9)
     assert row_losses(-np.abs(margin)).max() == pytest.approx(np.log(2))
     assert row_losses(np.zeros((2, 5))).min() == pytest.approx(np.log(2))
+
+
+def test_losses_that_know_who_errs() -> None:
+    rng = np.random.default_rng(2)
+    margin, rate = rng.normal(0, 3, 5000), np.repeat([0.0, 0.5, 1.0], [2000, 1500, 1500])
+    right = rng.random(5000) < 1 / (1 + np.exp(-margin))
+    stated = np.where(rng.random(5000) < rate, ~right, right)
+    toward = np.where(stated, margin, -margin)
+    p = 1 / (1 + np.exp(-toward))
+    best = -np.log(p * (1 - rate) + (1 - p) * rate)
+    assert noisy_losses(toward, rate).mean() == pytest.approx(best.mean(), abs=2e-3)
+    assert noisy_losses(toward, rate).mean() < row_losses(toward).mean() - 0.1
+    np.testing.assert_allclose(noisy_losses(toward, np.zeros(5000)).mean(), row_losses(toward).mean(), atol=1e-3)
 
 
 def test_tuning_and_recommendation() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cupel.compare import data as d
 from cupel.compare.result import REFUSED, Comparison, assemble
-from cupel.compare.select import row_losses, tuned
+from cupel.compare.select import noisy_losses, row_losses, tuned
 from cupel.compare.spec import CLEAN, CompareOptions, check, need_torch, objective_of, treatment_of
 from cupel.errors import InputError
 from cupel.stages import ARRAYS, Stages
@@ -110,6 +110,8 @@ class _Seed:
             fine = np.asarray(np.isfinite(inner).all(axis=-1) & np.isfinite(outer).all(axis=-1))  # [J, R]
             out["diverged"][t] = int((~fine).sum())
             losses = row_losses(np.where(fine[..., None], inner, 0.0))
+            if found.evidence is not None and by_annotator(treatment.settings):
+                self._knowing_who(losses, inner, found.evidence.numpy())
             chosen = tuned(np.where(fine, losses.mean(axis=-1), np.inf), self.ridges)
             hits = np.where(fine[..., None], 1 + np.sign(outer), 1).astype(np.uint8)
             at = np.arange(count)
@@ -124,6 +126,35 @@ class _Seed:
                 elif crossfits(treatment) and found.evidence is not None:
                     out["flip_rate"][t, j] = _rate(found.evidence[j, chosen[j]].numpy())
         return out
+
+
+    def _knowing_who(self, losses: np.ndarray, inner: np.ndarray, evidence: np.ndarray) -> None:
+        """Validation losses [J, R, n_val] under the flip rates of annotators that training rows show (cross-fitted evidence [J, R, n]);
+        left as they are where annotators are unknown or their rates are not identified."""
+        from cupel.noise.rate import NotIdentifiableError, estimate_flip_rate
+
+        for j, r in np.ndindex(*evidence.shape[:2]):
+            planted = self.planted[j]
+            who = np.where(planted.annotator < 0, len(planted.annotators), planted.annotator)
+            if not planted.annotators or not np.isfinite(evidence[j, r]).all():
+                continue
+            try:
+                fit = estimate_flip_rate(evidence[j, r].astype(np.float64), who[self.split.train], largest_error=1.0)
+            except NotIdentifiableError:
+                continue
+            rate = np.full(len(planted.annotators) + 1, fit.rate)
+            known = np.flatnonzero(~np.isnan(fit.by_annotator))
+            rate[known] = fit.by_annotator[known]
+            losses[j, r] = noisy_losses(inner[j, r], rate[who[self.split.validation]])
+
+
+def by_annotator(settings: Mapping[str, Any]) -> bool:
+    """Whether a treatment (or one of a chain) keeps a rate per annotator.
+
+    >>> by_annotator({"0.em/by": "annotator"}), by_annotator({"by": "all"})
+    (True, False)
+    """
+    return any(key.split("/")[-1] == "by" and value == "annotator" for key, value in settings.items())
 
 
 def _rate(margin: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
@@ -334,3 +335,9 @@ def test_other_packages_add_names(monkeypatch):
 def test_the_table_costs_no_torch():
     code = "import sys, cupel.noise.names, cupel.noise.rate; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_treatment_is_documented():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "treatments.md").read_text(encoding="utf-8")
+    assert [name for name in names.TREATMENTS if f"| `{name}` |" not in page] == []
+    assert [name for name in names.ALIASES if f"`{name}`" not in page] == []

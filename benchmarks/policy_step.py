@@ -5,7 +5,7 @@
 Needs `pip install trl==1.16.0` (with its requirements) beside cupel[train]. A step is forward, loss and backward of one batch, no
 optimiser; both sides run the same model from config in one process, take turns within a round, and the fastest of the rounds counts. TRL
 runs without gradient checkpointing and in float32, with stored reference log-probabilities ("stored") or a reference model ("live");
-cupel always reads stored ones, the same numbers. The bound beside each figure is the ratio of the matrix products' arithmetic alone,
+cupel always reads stored ones; each side's are its own. The bound beside each figure is the ratio of the matrix products' arithmetic alone,
 attention left out: where TRL's time is not arithmetic a measured figure may exceed it. Peak memory is resident memory over that of the
 loaded model, each side in a process of its own.
 """
@@ -79,11 +79,12 @@ def pairs(shape: str, vocabulary: int, seed: int = 0) -> list[Triple]:
     return [(some(length()), some(length()), some(length())) for _ in range(4)]
 
 
-def trl_step(model: Any, data: list[Triple], stored: Any) -> tuple[Callable[[], Any], Any]:
+def trl_step(model: Any, data: list[Triple], live: bool) -> tuple[Callable[[], Any], Any]:
     """One step of TRL's DPOTrainer on the batch: a function that computes loss and gradients, and the trainer.
 
-    stored: reference log-probabilities of chosen and rejected sides; a live reference where None.
+    live: against a reference model; else against log-probabilities stored before, those of the model as it starts.
     """
+    import torch
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -95,16 +96,20 @@ def trl_step(model: Any, data: list[Triple], stored: Any) -> tuple[Callable[[], 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w3", pad_token="w0", bos_token="w1", eos_token="w2")
     options: dict[str, Any] = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": 1, "gradient_checkpointing": False, "bf16": False, "use_cpu": True,
-        "report_to": [], "beta": BETA, "max_length": None, "precompute_ref_log_probs": stored is not None, "disable_tqdm": True,
+        "report_to": [], "beta": BETA, "max_length": None, "precompute_ref_log_probs": not live, "disable_tqdm": True,
     }  # fmt: skip
     dummy = Dataset.from_list([{"prompt": "w5 w6", "chosen": " w7", "rejected": " w8"}])
-    live = copy.deepcopy(model) if stored is None and not hasattr(model, "peft_config") else None
-    trainer = DPOTrainer(model=model, ref_model=live, args=DPOConfig(**options), train_dataset=dummy, processing_class=tokenizer)
+    beside = copy.deepcopy(model) if live and not hasattr(model, "peft_config") else None
+    trainer = DPOTrainer(model=model, ref_model=beside, args=DPOConfig(**options), train_dataset=dummy, processing_class=tokenizer)
     rows: list[dict[str, Any]] = [{"prompt_ids": p, "chosen_ids": a, "rejected_ids": b} for p, a, b in data]
-    if stored is not None:
-        for row, a, b in zip(rows, *stored, strict=True):
-            row |= {"ref_chosen_logps": float(a), "ref_rejected_logps": float(b)}
     inputs = trainer.data_collator(rows)
+    if not live:  # by TRL's own forward: its rounding then cancels in the margin, as ours does
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        with torch.no_grad():
+            found = trainer.model(inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels, fused_lm_head=True).log_probs
+        for row, a, b in zip(rows, *found.sum(dim=1).chunk(2), strict=True):
+            row |= {"ref_chosen_logps": float(a), "ref_rejected_logps": float(b)}
+        inputs = trainer.data_collator(rows)
     trainer.model.train()
 
     def step() -> Any:
@@ -134,15 +139,6 @@ def cupel_step(model: Any, groups: Any, layout: str) -> tuple[Callable[[], Any],
 
     assert torch.is_grad_enabled()
     return step, scorer
-
-
-def stored_scores(model: Any, groups: Any) -> tuple[Any, Any]:
-    """Reference log-probabilities of first and second sides: the model as it starts."""
-    from cupel.scorers import Scorer
-    from cupel.scorers.reference import Live
-
-    logp = Live(Scorer(copy.deepcopy(model), "padded")).scores(groups).logp
-    return logp[groups.first], logp[groups.second]
 
 
 def gradient(model: Any) -> Any:
@@ -207,9 +203,9 @@ def compare(shape: str, lora: bool, rounds: int) -> dict[str, Any]:
     start = policy(lora=lora)
     exact = exact_gradient(start, data)
     variants: dict[str, tuple[Callable[[], Any], Any]] = {}
-    for name, stored in (("trl live", None), ("trl stored", stored_scores(start, groups))):
-        variants[name] = _own(trl_step(copy.deepcopy(start), data, stored))
-    for name, layout in (("cupel auto", "auto"), ("cupel mask", "mask"), ("cupel kv", "kv"), ("cupel padded", "padded")):
+    for name, live in (("trl live", True), ("trl stored", False)):
+        variants[name] = _own(trl_step(copy.deepcopy(start), data, live))
+    for name, layout in (("cupel auto", "auto"), ("cupel mask", "mask")):
         variants[name] = _own(cupel_step(copy.deepcopy(start), groups, layout))
     seconds, gradients = timed(variants, rounds)
     plain = gradients["trl stored"]
@@ -278,7 +274,7 @@ def peak(side: str) -> None:
     model = policy(32_768, 256, 4)
     data = pairs("1:1", 32_768)
     groups = Groups.from_pairs(data)
-    step, _ = trl_step(model, data, stored_scores(model, groups)) if side == "trl" else cupel_step(model, groups, "auto")
+    step, _ = trl_step(model, data, False) if side == "trl" else cupel_step(model, groups, "auto")
     model.zero_grad(set_to_none=True)
 
     def status(field: str) -> int:

@@ -50,7 +50,7 @@ def read_stream(
     """The comparisons of a file, as `read` gives them, without ever holding the file or its texts in memory.
 
     The same rows, ids, groups, split and quarantine as reading at once. What stays in memory is one batch of rows (8 MiB of text) and
-    about 60 bytes per row; texts, columns and the rows as they came are written into a spool and mapped from there.
+    25 to 75 bytes per row; texts, columns and the rows as they came are written into a spool and mapped from there.
 
     spool: an empty or new directory to write into and to keep (`open_spool` opens it again); None makes one where temporary files go
     (TMPDIR), which vanishes with the votes. It takes up to twice the size of the file.

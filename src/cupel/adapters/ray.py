@@ -18,7 +18,7 @@ import pyarrow as pa
 from cupel.errors import InputError
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
+    from ray.data import Dataset  # pyright: ignore[reportMissingImports]
 
     from cupel.records.near_duplicates import NearDuplicates
 
@@ -95,7 +95,7 @@ def near_duplicates(
     machine, where texts and signatures lie in a folder of `spool` while the search runs (256 bytes a text beside the text) and
     24 bytes a text in memory. InputError as there, and where the dataset has no such column or a text is null.
     """
-    from ray.data import DataContext
+    from ray.data import DataContext  # pyright: ignore[reportMissingImports]
 
     from cupel.records.minhash import PERMUTATIONS
     from cupel.records.near_duplicates import near_duplicates as search

@@ -49,8 +49,7 @@ def posterior(p: Tensor, z: Tensor, reliability: Tensor) -> Tensor:
     >>> posterior(torch.tensor([1.0, 1.0, 0.5]), torch.tensor([0.0, 2.0, 2.0]), torch.tensor(0.9)).round(decimals=4)
     tensor([0.9000, 0.9852, 0.7180])
     """
-    right, wrong = _responsibility(z, reliability)
-    return p * right + (1 - p) * (1 - wrong)
+    return _mixed(p, z, torch.logit(reliability))
 
 
 def fit_reliability(
@@ -171,10 +170,10 @@ def em(
 
     def target(target: Target, terms: Terms, state: State) -> Target:
         z = log_odds(terms, evidence)
-        reliability = table(state, "reliability")
-        eta = reliability[slots(index_of(terms, by).cpu(), len(reliability) - 1)]
-        p = posterior(wide(target.p), z, eta.to(device=z.device, dtype=torch.promote_types(z.dtype, torch.float32)))
-        return target._replace(p=p.to(target.p.dtype))
+        odds = torch.logit(table(state, "reliability"))
+        if by != "all":
+            odds = odds[index_of(terms, by).cpu()]  # -1, unknown: the last
+        return target._replace(p=_mixed(wide(target.p), z, odds.to(device=z.device, dtype=z.dtype)).to(target.p.dtype))
 
     def store(state: State, eta: Tensor, labels: Tensor) -> dict[str, Tensor]:
         eta = _guard(eta, table(state, "reliability"), labels)
@@ -233,6 +232,11 @@ def em(
 
 def _double(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _mixed(p: Tensor, z: Tensor, odds: Tensor) -> Tensor:
+    """p sigmoid(z + odds) + (1 - p) sigmoid(z - odds): the posterior at log-odds `odds` of a label being right."""
+    return p * torch.sigmoid(z + odds) + (1 - p) * torch.sigmoid(z - odds)
 
 
 def _responsibility(z: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class FlipRateFit:
     rate        share of wrong labels, estimated without a prior, weighted by labels; `error` its standard error; `low`, `high` 95 %
     slope       factor that turns margins into log-odds (1: calibrated), and its standard error
     by_annotator [K] rate of each annotator (posterior mode under the Beta prior); nan without labels
-    low_by_annotator, high_by_annotator [K]  95 % by the likelihood ratio at the fitted slope, without the prior
+    low_by_annotator, high_by_annotator [K]  95 % by the likelihood ratio without the prior, widened for the slope that is not known
     labels [K]  labels of each; few [K]: fewer than 30, mostly the prior
     log_likelihood per label; n labels; converged; basis: where the margins come from
     """
@@ -121,7 +121,7 @@ def estimate_flip_rate(
             f"the {len(m):,} margins contradict the labels more often than not (rate {float(share @ (1 - eta)):.2f}): either the model is "
             f"reversed or the labels are, and margins cannot tell which. Turn the margins round if the model is known to be reversed"
         )
-    error, slope_error = _errors(z, slot, w, 1 - eta, found, share, fixed is None)
+    error, slope_error, wider = _errors(z, slot, w, 1 - eta, found, share, fixed is None)
     if not np.isfinite(error) or error > largest_error:
         raise NotIdentifiableError(
             f"the flip rate is {float(share @ (1 - eta)):.2f} with a standard error of {error:.2g} (more than {largest_error:g}): the "
@@ -133,7 +133,7 @@ def estimate_flip_rate(
             f"the slope of the {len(m):,} margins is {found / scale:.3g} with a standard error of {slope_error / scale:.2g}: their scale "
             f"is not known well enough to tell flips from close calls. Give more of them, a better model, or a known slope"
         )
-    low, high = _likelihood_interval(z * found, slot, w, n_slots)
+    low, high = _likelihood_interval(z * found, slot, w, n_slots, CHI * wider)
     rate, single = float(share @ (1 - eta)), 1 - eta
     if annotators is not None and prior is not None:  # a prior inside the joint fit would move the slope: many modes, one slope
         x, also = _fit(z, slot, w, n_slots, *prior, found)
@@ -266,8 +266,11 @@ def _projected(x: np.ndarray, gradient: np.ndarray, limits: list[tuple[float, fl
 
 def _errors(
     z: np.ndarray, slot: np.ndarray, w: np.ndarray, e: np.ndarray, s: float, share: np.ndarray, free: bool
-) -> tuple[float, float]:
-    """Standard errors of (the mean rate, the slope) from the observed information, an arrow of rates around the slope."""
+) -> tuple[float, float, np.ndarray]:
+    """Standard errors of the mean rate and of the slope, and the factor [K] by which not knowing the slope raises each rate's variance.
+
+    From the observed information: an arrow of rates around the slope.
+    """
     p = _sigmoid(s * z)
     q = _sigmoid(-s * z)
     rate = e[slot]
@@ -279,18 +282,21 @@ def _errors(
     seen = share > 0
     direct = float(np.sum(share[seen] ** 2 * variance[seen]))
     if not free:
-        return float(np.sqrt(direct)), 0.0
+        return float(np.sqrt(direct)), 0.0, np.ones(len(e))
     i_s = float(w @ ((bend / f) ** 2 - (1 - 2 * rate) * p * q * (q - p) * z**2 / f))
     i_es = np.bincount(slot, weights=w * (2 * p * q * z / f + (q - p) * bend / f**2), minlength=len(e))
     schur = i_s - float(np.sum(i_es[~empty] ** 2 * variance[~empty]))
     if not schur > 0:
-        return float("inf"), float("inf")
+        return float("inf"), float("inf"), np.ones(len(e))
     lean = float(np.sum(share[seen] * i_es[seen] * variance[seen]))
-    return float(np.sqrt(direct + lean**2 / schur)), float(1 / np.sqrt(schur))
+    wider = 1 + np.where(empty, 0.0, i_es**2 / np.where(empty, 1.0, i_e)) / schur
+    return float(np.sqrt(direct + lean**2 / schur)), float(1 / np.sqrt(schur)), wider
 
 
-def _likelihood_interval(t: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rates of each slot whose log likelihood (concave, without prior) lies within 1.92 of the best, by bisection."""
+def _likelihood_interval(
+    t: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots: int, fall: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rates of each slot whose log likelihood (concave, without prior) lies within `fall` [K] of the best, by bisection."""
     p = _sigmoid(t)
 
     def value(e: np.ndarray) -> np.ndarray:
@@ -307,7 +313,7 @@ def _likelihood_interval(t: np.ndarray, slot: np.ndarray, w: np.ndarray, n_slots
         up = rise(middle) > 0
         left, right = np.where(up, middle, left), np.where(up, right, middle)
     best = (left + right) / 2
-    wanted = value(best) - CHI
+    wanted = value(best) - fall
     ends = []
     for edge in (0.0, 1.0):
         inner, outer = best.copy(), np.full(n_slots, edge)

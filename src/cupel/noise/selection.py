@@ -41,11 +41,15 @@ def keep_best(target: Target, score: Tensor, terms: Terms, share: float) -> Targ
     k = max(1, math.floor(share * n + 0.5))
     if k >= n:
         return target
-    by_record = torch.argsort(terms.record.to(score.device), stable=True)
-    ranked = by_record[torch.argsort(torch.where(live, score, -math.inf)[by_record], descending=True, stable=True)]
-    kept = torch.zeros_like(live)
-    kept[ranked[:k]] = True
-    w = torch.where(kept, target.w, 0.0)
+    score = torch.where(live, score, -math.inf)
+    threshold = score.kthvalue(len(score) - k + 1).values  # the k-th highest, without sorting
+    kept, tied = score > threshold, score == threshold
+    room = k - int(kept.sum())
+    if int(tied.sum()) > room:
+        rows = torch.nonzero(tied & live)[:, 0]
+        rows = rows[torch.argsort(terms.record.to(rows.device)[rows], stable=True)][:room]
+        tied = torch.zeros_like(tied).index_fill_(0, rows, True)
+    w = torch.where(kept | tied, target.w, 0.0)
     return target._replace(w=w * (target.w.sum() / w.sum()))
 
 

@@ -45,13 +45,10 @@ def main() -> int:
     big, step = many(options.n, options.repeats), training(options.steps)
     claims = [
         {
-            "claim": "preference_loss with a chain of three on 10^6 comparisons, times a plain -logsigmoid", "target": "stated, not scored",
-            "measured": big["ratio"], "interval": [big["low"], big["high"]], "n": options.n, "passed": True,
-        },
-        {
-            "claim": "share of preference_loss and update in a training step of a 10 M-parameter model, 8 x 512 tokens",
-            "target": "under 1 %", "measured": step["share"], "n": BATCH, "passed": step["share"] < 0.01,
-        },
+            "claim": "share of preference_loss with a chain of three and its update in a step of a 10 M-parameter model, 8 x 512 tokens",
+            "target": "under 1 %; on 10^6 comparisons its time over a plain -logsigmoid is stated",
+            "measured": {"share": step["share"], "times -logsigmoid": big["ratio"]}, "n": BATCH, "passed": step["share"] < 0.01,
+        }
     ]  # fmt: skip
     write_result(
         "treatment_cost", claims, n=None, seeds=(0,), command="python benchmarks/treatment_cost.py",

@@ -20,7 +20,7 @@ from cupel.errors import InputError
 from cupel.votes.folds import group_folds
 
 #: half decades; the features are expected to have unit scale or less
-RIDGES: tuple[float, ...] = tuple(float(x) for x in 10.0 ** np.arange(-0.5, 4.01, 0.5))
+RIDGES: tuple[float, ...] = tuple(float(x) for x in 10.0 ** np.arange(-0.5, 6.01, 0.5))
 #: above this many rows the ridge is tuned on a random part of this size (whole groups), and the result says so
 TUNING_ROWS = 20_000
 

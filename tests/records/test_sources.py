@@ -281,3 +281,22 @@ def test_names_may_be_numbers_and_texts():
 def test_rows_that_share_no_columns_are_refused_and_not_spread_out():
     with pytest.raises(RecordError, match="3,000 different column names"):
         read([{f"key {i}": i} for i in range(3000)])
+
+
+def test_a_gzip_file_that_is_cut_off_and_damaged_is_refused_in_words(tmp_path):
+    """The first member is whole, the second one is garbage and too short: zlib itself gives up on it."""
+    import zlib
+
+    whole = bytearray(gzip.compress(b'{"prompt": "q", "chosen": "a", "rejected": "b"}\n' * 500, mtime=0))
+    refused = 0
+    for place in range(12, len(whole) - 8):
+        broken = bytes(whole[:place]) + bytes([whole[place] ^ 0xFF]) + bytes(whole[place + 1 : -9])
+        path = tmp_path / "broken.jsonl.gz"
+        path.write_bytes(broken)
+        with pytest.raises(RecordError, match="gzip"):
+            read(path)
+        try:
+            zlib.decompressobj(wbits=31).decompress(broken)
+        except zlib.error:
+            refused += 1
+    assert refused > 0

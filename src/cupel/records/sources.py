@@ -138,14 +138,19 @@ def _gunzip(data: bytes, name: str) -> bytes:
     try:
         return gzip.decompress(data)
     except EOFError as error:
-        engine = zlib.decompressobj(wbits=31)
-        whole = len(engine.decompress(data))
         raise RecordError(
-            f"{name} is cut off: the gzip stream of {len(data):,} bytes ends too early, after {whole:,} readable bytes. Copy "
-            f"or download it again."
+            f"{name} is cut off: the gzip stream of {len(data):,} bytes ends too early{_readable(data)}. Copy or download it again."
         ) from error
     except (OSError, zlib.error) as error:
         raise RecordError(f"{name} is not a sound gzip file: {error}. Copy or download it again.") from error
+
+
+def _readable(data: bytes) -> str:
+    """How much of a gzip stream that is cut off can be read; nothing where it is damaged as well."""
+    try:
+        return f", after {len(zlib.decompressobj(wbits=31).decompress(data)):,} readable bytes"
+    except zlib.error:
+        return ""
 
 
 def _standard_input(kinds: Mapping[str, str]) -> Rows:

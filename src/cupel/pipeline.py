@@ -180,6 +180,7 @@ def refine(source: Any, out: Path, options: RefineOptions, *, progress: Progress
     from cupel.report.assemble import save_refined
 
     source = str(source)
+    key = None if source == "-" else input_key(source)  # what was read, should the file change meanwhile
     audit = audit_file(source, out, options, progress=progress, say=say, write=False)
     with lock(out):
         spooled = str(out / ".stages" / "stdin") if source == "-" else source
@@ -188,7 +189,7 @@ def refine(source: Any, out: Path, options: RefineOptions, *, progress: Progress
         base = {"audit": audit.to_json(), "flip_above": options.flip_above, "drop": options.drop, "ledger": curated.digest}
         models = train_both(audit, curated, options, stages, base, out, progress)
         evaluation = stages.run("evaluate", base, lambda: _evaluate(audit, models, options), JSON)
-        run = run_record("refine", spooled, None, options, audit)
+        run = run_record("refine", spooled, key, options, audit)
         save_refined(audit, curated, evaluation, out, redact=options.redact, run=run)
     return Refined(audit, curated, evaluation, out)
 

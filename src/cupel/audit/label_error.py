@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cupel.audit.types import FlipRate
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 from cupel.votes.label_error import p_correct, repeats, single
 
@@ -21,8 +22,11 @@ def repeated_pairs(votes: Votes) -> int:
     stated = (votes.sign != 0) & (votes.annotator >= 0)
     if not stated.any():
         return 0
-    distinct = np.unique(np.stack([votes.pair[stated], votes.annotator[stated].astype(np.int64)]), axis=1)[0]
-    return int((np.unique(distinct, return_counts=True)[1] >= 2).sum())
+    pair = votes.pair[stated]
+    person = dense(pair, votes.annotator[stated])
+    of = np.zeros(int(person.max()) + 1, dtype=np.int64)
+    of[person] = pair  # the pair of each (pair, annotator)
+    return int((np.bincount(of) >= 2).sum())
 
 
 def joined_groups(groups: np.ndarray, seed: int) -> np.ndarray:
@@ -31,7 +35,7 @@ def joined_groups(groups: np.ndarray, seed: int) -> np.ndarray:
     Sets of independent groups are independent, so the spread between them estimates the same variance (the method of random groups),
     known to 1/sqrt(2 JOINED) = 1.6 % from this many; resampling 10^6 groups a thousand times would cost more than the audit.
     """
-    code = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    code = dense(groups)
     size = int(code.max(initial=-1)) + 1
     if size <= MOST_GROUPS:
         return groups

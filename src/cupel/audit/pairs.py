@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from cupel.records.groups import by_appearance
+from cupel.records.keys import dense
 from cupel.records.schema import TIE, Votes
 
 _PART = 8192  # texts hashed at a time
@@ -73,21 +75,20 @@ def gather(votes: Votes, *, smallest_effective: float = 3.0) -> Pairs:
     n = len(votes)
     prompt_hash = _hashes(votes.prompts, votes.prompt)
     response_hash = _hashes(votes.responses, votes.first, votes.second)
-    first, second, prompt = response_hash[votes.first], response_hash[votes.second], prompt_hash[votes.prompt]
+    rank = np.unique(response_hash, return_inverse=True)[1].reshape(-1)
+    first, second = rank[votes.first], rank[votes.second]
     turn = np.where(first <= second, 1, -1).astype(np.int8)
-    columns = (np.maximum(first, second), np.minimum(first, second), prompt)
-    order = np.lexsort(columns)
-    new = np.ones(n, dtype=bool)
-    if n:
-        new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-    row = np.empty(n, dtype=np.int64)
-    row[order] = np.cumsum(new) - 1
-    head = order[new]
+    lower, upper = np.minimum(first, second), np.maximum(first, second)
+    row = dense(np.unique(prompt_hash, return_inverse=True)[1].reshape(-1)[votes.prompt], lower, upper)
+    head = np.zeros(int(row.max(initial=-1)) + 1, dtype=np.int64)
+    head[row[::-1]] = np.arange(n - 1, -1, -1)  # the first vote on each pair
     node_first, node_second = votes.node
     low = np.where(turn > 0, node_first, node_second)[head]
     high = np.where(turn > 0, node_second, node_first)[head]
-    key = mix(prompt[head], columns[1][head], columns[0][head])
-    group = _joined(votes.group, row, len(head))
+    low_side = np.where(turn > 0, votes.first, votes.second)[head]
+    high_side = np.where(turn > 0, votes.second, votes.first)[head]
+    key = mix(prompt_hash[votes.prompt[head]], response_hash[low_side], response_hash[high_side])
+    group = _joined(votes.group, row, head)
     unit = _numbered(group)
     share = np.bincount(unit) / max(len(head), 1)
     enough = len(head) > 0 and 1.0 / float(np.sum(share**2)) >= smallest_effective
@@ -128,7 +129,9 @@ def _hashes(texts: Any, *used: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(named)
     for start in range(0, len(rows), _PART):
         part = rows[start : start + _PART]
-        digests = [blake2b(text.encode("utf-8"), digest_size=8).digest() for text in texts.take(pa.array(part)).to_pylist()]
+        whole = len(part) == part[-1] - part[0] + 1
+        some = texts.slice(int(part[0]), len(part)) if whole else texts.take(pa.array(part))
+        digests = [blake2b(text, digest_size=8).digest() for text in some.cast(pa.large_binary()).to_pylist()]
         out[part] = np.frombuffer(b"".join(digests), dtype="<u8")
     return out
 
@@ -144,20 +147,21 @@ def mix(*columns: np.ndarray | np.uint64) -> np.ndarray:
     return out
 
 
-def _joined(values: np.ndarray, row: np.ndarray, n: int) -> np.ndarray:
+def _joined(values: np.ndarray, row: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Groups of pairs: where one pair carries several, they are joined, so that no group is torn by a fold."""
+    own = values[head]
+    if (own[row] == values).all():
+        return own
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    codes = np.unique(values, return_inverse=True)[1].reshape(-1)
+    n, codes = len(head), dense(values)
     k = int(codes.max(initial=-1)) + 1
     graph = coo_array((np.ones(len(row)), (row, n + codes)), shape=(n + k, n + k))
-    return connected_components(graph, directed=False)[1][:n] if n else np.zeros(0, dtype=np.int64)
+    return connected_components(graph, directed=False)[1][:n]
 
 
 def _numbered(group: np.ndarray) -> np.ndarray:
     """Codes renumbered by the position of their first appearance."""
-    _, head, inverse = np.unique(group, return_index=True, return_inverse=True)
-    rank = np.empty(len(head), dtype=np.int64)
-    rank[np.argsort(head, kind="stable")] = np.arange(len(head))
-    return rank[inverse.reshape(-1)]
+    found = dense(group)
+    return by_appearance(found, int(found.max(initial=-1)) + 1).astype(np.int64)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cupel.errors import RecordError
+from cupel.records.keys import dense
 
 Outcome = Literal["a", "b", "tie", "both_bad", "skip"]
 OUTCOMES: tuple[Outcome, ...] = ("a", "b", "tie", "both_bad", "skip")
@@ -107,10 +108,7 @@ class Votes:
     @cached_property
     def pair(self) -> np.ndarray:
         """int64 [n]: dense index of the unordered pair (prompt, {first, second}); repeats share it, whoever voted."""
-        low = np.minimum(self.first, self.second).astype(np.int64)
-        high = np.maximum(self.first, self.second).astype(np.int64)
-        keys = np.stack([self.prompt.astype(np.int64), low, high], axis=1)
-        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        return dense(self.prompt, np.minimum(self.first, self.second), np.maximum(self.first, self.second))
 
     @cached_property
     def pair_sign(self) -> np.ndarray:
@@ -120,11 +118,8 @@ class Votes:
     @cached_property
     def node(self) -> tuple[np.ndarray, np.ndarray]:
         """(first, second) int64 [n]: dense index of the (prompt, response) that each side is; a side belongs to both."""
-        size = max(len(self.responses), 1)
-        a = self.prompt.astype(np.int64) * size + self.first
-        b = self.prompt.astype(np.int64) * size + self.second
-        inverse = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
-        return inverse[: len(a)], inverse[len(a) :]
+        found = dense(np.concatenate([self.prompt, self.prompt]), np.concatenate([self.first, self.second]))
+        return found[: len(self)], found[len(self) :]
 
     def prompt_texts(self) -> list[str]:
         """The unique prompts as Python strings."""

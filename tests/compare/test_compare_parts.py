@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cupel.compare.data import Data, flip_chance, plant, prepare, split
+from cupel.compare.corruptions import flip_chance, plant
+from cupel.compare.data import Data, prepare, split
 from cupel.compare.heads import Rows, Schedule, Space, crossfits, margins, train
 from cupel.compare.intervals import differences
 from cupel.compare.select import noisy_losses, recommended, row_losses, tuned

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cupel.compare.spec import Case
 from cupel.errors import InputError
 from cupel.records.schema import Votes
 from cupel.votes.folds import group_folds
@@ -92,82 +91,3 @@ def split(data: Data, seed: int, parts: int, validation: float, folds: int) -> S
     held = dealt == 0
     train = inside[~held]
     return Split(train, inside[held], np.flatnonzero(test), group_folds(data.group[train], folds, 3000 + seed))
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Labels of a case: winner +1 or -1 of every row [n], annotator int [n] (-1 unknown) with their names, and the share of rows
-    whose label was exchanged."""  # fmt: skip
-
-    sign: np.ndarray
-    annotator: np.ndarray
-    annotators: tuple[str, ...]
-    share: float
-
-
-def plant(data: Data, case: Case, seed: int, difficulty: np.ndarray | None = None) -> Planted:
-    """The labels that a case gives all rows (training, validation and test; test labels are not used), by the seed.
-
-    symmetric   every label is exchanged with probability `rate`
-    length      votes for the shorter side are exchanged until `rate` of the labels are
-    difficulty  a label is exchanged with probability proportional to the rank of its difficulty, at most one half, `rate` on average
-    annotators  labels are dealt to `n` annotators, a share `random` of whom answer by coin and a share `adversarial` of whom the
-                reverse. shuffled: the same labels, with the annotators' names dealt anew: what a per-annotator treatment gets from
-                anything but the annotators
-    clean       nothing is planted, and the truth stands where it is known
-    """
-    from cupel.records import corrupt
-
-    votes, n = data.votes, len(data.votes)
-    as_is = (votes.annotator, votes.annotators)
-    if case.corruption == "clean":
-        return Planted(data.reference, *as_is, 0.0)
-    if case.corruption == "none":
-        return Planted(votes.sign, *as_is, 0.0)
-    if case.corruption == "annotators":
-        settings: dict[str, Any] = dict(case.settings)
-        bad, mask = corrupt.corrupt_annotators(
-            votes, settings["n"], random=settings["random"], adversarial=settings["adversarial"], seed=7000 + seed
-        )
-        who = bad.annotator
-        if settings.get("shuffled"):
-            who = np.random.default_rng([seed, 42]).permutation(who)
-        return Planted(bad.sign, who, bad.annotators, float(mask.mean()))
-    assert case.rate is not None
-    if case.corruption == "symmetric":
-        mask = np.random.default_rng([seed, 977]).random(n) < case.rate
-    elif case.corruption == "length":
-        mask = corrupt.flip_length_biased(votes, case.rate, 7000 + seed)[1]
-    else:
-        assert difficulty is not None
-        mask = np.random.default_rng([seed, 978]).random(n) < flip_chance(difficulty, case.rate)
-    return Planted(np.where(mask, -votes.sign, votes.sign).astype(np.int8), *as_is, float(mask.mean()))
-
-
-def flip_chance(difficulty: np.ndarray, rate: float) -> np.ndarray:
-    """P(exchanged) of each row: proportional to the rank of its difficulty, cut at one half, with mean `rate` in [0, 1/2).
-
-    >>> flip_chance(np.array([3.0, 1.0, 2.0, 4.0]), 0.25).tolist()
-    [0.3, 0.1, 0.2, 0.4]
-    """
-    rank = np.empty(len(difficulty))
-    rank[np.argsort(difficulty, kind="stable")] = np.arange(1, len(difficulty) + 1) / len(difficulty)
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(middle * rank, 0.5).mean() < rate else (low, middle)
-    return np.round(np.minimum(high * rank, 0.5), 12)
-
-
-def difficulties(data: Data, seed: int) -> np.ndarray:
-    """How hard each pair is to tell apart, float64 [n]: minus the size of the margin of a linear head that did not see the row's group
-    (trained on the reference labels)."""  # fmt: skip
-    from cupel.learners.sides import Scaling
-    from cupel.votes.linear_head import out_of_fold
-
-    table = Scaling.fit(data.sides).apply(data.sides.embedding, data.sides.facts)
-    first, second = table[data.sides.first], table[data.sides.second]
-    found = out_of_fold(
-        first, second, (data.reference > 0).astype(float), groups=data.group, seed=seed, folds=3, ridges=(0.1 * len(first),)
-    )
-    return -np.abs(found.margin)

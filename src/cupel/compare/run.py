@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cupel.compare import data as d
+from cupel.compare.corruptions import KINDS, difficulties, plant
 from cupel.compare.result import REFUSED, Comparison, assemble
 from cupel.compare.select import noisy_losses, row_losses, tuned
 from cupel.compare.spec import CLEAN, CompareOptions, check, need_torch, objective_of, treatment_of
@@ -33,8 +34,8 @@ def compare(
     stages = stages or Stages(None)
     blocks: dict[tuple[int, str], dict[str, np.ndarray]] = {}
     hard: np.ndarray | None = None
-    if any(case.corruption == "difficulty" for case in options.cases):
-        hard = stages.run("compare-difficulty", dict(key or {}), lambda: {"value": d.difficulties(data, 0)}, ARRAYS)["value"]
+    if any(KINDS[case.corruption].hard for case in options.cases):
+        hard = stages.run("compare-difficulty", dict(key or {}), lambda: {"value": difficulties(data, 0)}, ARRAYS)["value"]
     total = len(options.seeds) * len(options.objectives)
     for seed in options.seeds:
         prepared: _Seed | None = None
@@ -67,7 +68,7 @@ class _Seed:
         inside = RawSides(sides.embedding[used], sides.facts[used], sides.length[used], sides.first, sides.second)
         features = Scaling.fit(inside).apply(sides.embedding, sides.facts)
         self.space = Space.of(features, data.words, sides.first[split.train], sides.second[split.train])
-        self.planted = [d.plant(data, case, seed, hard) for case in (*options.cases, CLEAN)]
+        self.planted = [plant(data, case, seed, hard) for case in (*options.cases, CLEAN)]
         self.rows = Rows(
             *self._oriented(split.train), weight=data.votes.w[split.train], fold=split.fold,
             annotator=np.stack([p.annotator[split.train] for p in self.planted]), annotators=tuple(p.annotators for p in self.planted),

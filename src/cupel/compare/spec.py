@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from cupel.compare.corruptions import KINDS
 from cupel.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,14 +54,6 @@ class Case:
 
 #: the clean reference: no label is planted, and the truth is used where the data has one
 CLEAN = Case("clean", None)
-#: corruption -> (whether it takes a rate, its settings with their defaults)
-KNOWN: dict[str, tuple[bool, dict[str, Any]]] = {
-    "none": (False, {}),
-    "symmetric": (True, {}),
-    "length": (True, {}),
-    "difficulty": (True, {}),
-    "annotators": (False, {"n": 20, "random": 0.2, "adversarial": 0.1, "shuffled": False}),
-}
 
 
 @dataclass(frozen=True)
@@ -103,9 +96,9 @@ def cases_of(corruptions: Sequence[str], rates: Sequence[float]) -> tuple[Case, 
     found: list[Case] = []
     for text in corruptions:
         name, settings = split_text(text)
-        if name not in KNOWN:
-            raise InputError(f"there is no corruption {name!r}; choose one of {', '.join(KNOWN)}")
-        rated, defaults = KNOWN[name]
+        if name not in KINDS:
+            raise InputError(f"there is no corruption {name!r}; choose one of {', '.join(KINDS)}")
+        rated, defaults = KINDS[name].rated, KINDS[name].settings
         unknown = sorted(set(settings) - set(defaults))
         if unknown:
             raise InputError(f"corruption {name} takes no {', '.join(unknown)}; it takes {', '.join(defaults) or 'nothing but --rate'}")

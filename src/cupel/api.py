@@ -25,11 +25,14 @@ def read(
     max_bad: float = 0.01,
     heldout: float = 0.2,
     seed: int = 0,
+    stream: bool | None = None,
+    spool: str | Path | None = None,
 ) -> Votes:
     """Comparisons from a path, "-", a DataFrame, an Arrow table, a `datasets.Dataset` or a list of dicts, with a frozen split.
 
     map      new=column renames, e.g. {"prompt": "question", "group": "topic"}
     heldout  share of rows frozen for evaluation, by whole groups of connected prompts; labels are not looked at
+    stream   whether texts stay on disk; None decides by size (docs/streaming.md); spool: the folder to keep them in
     Raises RecordError for a fault of the file, or where more than `max_bad` of the rows had to be set aside.
 
     >>> votes = read([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}, {"prompt": "3+3?", "chosen": "6", "rejected": "7"}])
@@ -38,7 +41,7 @@ def read(
     """
     from cupel.records.reading import read as read_votes
 
-    votes = read_votes(source, map=map, format=format, max_bad=max_bad, heldout=heldout, seed=seed)
+    votes = read_votes(source, map=map, format=format, max_bad=max_bad, heldout=heldout, seed=seed, stream=stream, spool=spool)
     if isinstance(source, str | Path) and str(source) != "-":
         from cupel.runs import input_key
 

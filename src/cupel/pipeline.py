@@ -81,19 +81,29 @@ def spool(source: Any, out: Path) -> Any:
 
 
 def read_stage(source: str, options: RefineOptions, stages: Stages) -> tuple[Votes, dict[str, Any]]:
-    """The votes with their split, and the key of their content."""
+    """The votes with their split, and the key of their content.
+
+    A file that streams (`records.stream`) is read into a spool beside the stages; the stage keeps its very files, and maps them when it is
+    read back.
+    """
     from cupel.records.reading import read
 
     key = {**input_key(source), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
            "heldout": options.heldout, "seed": options.seed}  # fmt: skip
-    votes = stages.run(
-        "read",
-        key,
-        lambda: read(
-            source, map=options.map, format=options.format, max_bad=options.max_bad, heldout=options.heldout, seed=options.seed
-        ),
-        VOTES,
-    )
+    spool = stages.scratch("spool")
+    try:
+        votes = stages.run(
+            "read",
+            key,
+            lambda: read(
+                source, map=options.map, format=options.format, max_bad=options.max_bad, heldout=options.heldout, seed=options.seed,
+                spool=spool,
+            ),
+            VOTES,
+        )  # fmt: skip
+    finally:
+        if spool is not None:
+            shutil.rmtree(spool, ignore_errors=True)
     return votes, key
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: the file inside a stage's folder that lists what was written
 DIGESTS = "digests.json"
+#: folders of more bytes than this are checked on several threads
+_LARGE = 64 << 20
 
 
 @lru_cache(maxsize=1)
@@ -160,6 +162,10 @@ class Stages:
         shutil.rmtree(path, ignore_errors=True)
         return False
 
+    def scratch(self, name: str) -> Path | None:
+        """Where a computation may put files that its codec will link into the stage: on the same disk, and pruned after a kill."""
+        return None if self.directory is None else self.directory / f".{name}.{os.getpid()}"
+
     def prune(self) -> None:
         """Remove half-written folders that a killed run left."""
         if self.directory and self.directory.is_dir():
@@ -168,11 +174,18 @@ class Stages:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by path, but for the list of them itself."""
+    """SHA-256 of every file below a folder, by path, but for the list of them itself; large files are read side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from cupel.records.files import sha256_file
 
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != DIGESTS)
-    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
+    if sum(p.stat().st_size for p in files) < _LARGE:
+        found = [sha256_file(p) for p in files]
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            found = list(pool.map(sha256_file, files))
+    return {p.relative_to(folder).as_posix(): digest for p, digest in zip(files, found, strict=True)}
 
 
 def _flush(folder: Path, *, deep: bool = True) -> None:

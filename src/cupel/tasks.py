@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cupel.errors import InputError
+
+if TYPE_CHECKING:
+    from cupel.records.schema import Votes
 
 
 def _audited(out: Path, file: str | None = None) -> Any:
@@ -95,10 +99,32 @@ def curate_file(
     return {**curated.summary, "words": words}
 
 
-def _read_training(file: str, map: Mapping[str, str] | None, format: str | None, max_bad: float) -> Any:
+@contextmanager
+def _reading(
+    file: str, out: Path | None, map: Mapping[str, str] | None, format: str | None, max_bad: float, *, keep: bool = False
+) -> Iterator[Votes]:
+    """The votes of a file, none held out. What a large file needs on disk lies beside the result `out` (None: where temporary files go)
+    and is gone afterwards; with `keep` it is a stage in the folder `out`, and found there the next time."""
+    from cupel.records.files import lock
     from cupel.records.reading import read
+    from cupel.records.stream import worth_streaming
+    from cupel.records.stream.scratch import scratch
 
-    return read(file, map=map, format=format, max_bad=max_bad, heldout=0)
+    options: dict[str, Any] = {"map": map, "format": format, "max_bad": max_bad, "heldout": 0}
+    if not worth_streaming(file):
+        yield read(file, **options)
+    elif keep and out is not None:
+        from cupel.pipeline import open_stages, read_stage
+        from cupel.runs import RefineOptions
+
+        with lock(out):
+            asked = RefineOptions(**options)
+            yield read_stage(file, asked, open_stages(out, asked, None, None))[0]
+    else:
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        with scratch(None if out is None else out.parent) as place:
+            yield read(file, **options, spool=place / "votes")
 
 
 def train_file(
@@ -122,12 +148,12 @@ def train_file(
     from cupel.records.files import write_json
 
     check_treatment(treatment, flip)
-    votes = _read_training(file, map, format, max_bad)
-    if dry_run:
-        return {"n_votes": len(votes), "words": [f"{len(votes):,} votes would be trained on. Nothing was written (--dry-run)."]}
-    model = train_reward(
-        votes, encoder=encoder, treatment=treatment, flip=flip, seed=seed, device=device, allow_download=allow_download
-    )
+    with _reading(file, None if dry_run else out, map, format, max_bad, keep=True) as votes:
+        if dry_run:
+            return {"n_votes": len(votes), "words": [f"{len(votes):,} votes would be trained on. Nothing was written (--dry-run)."]}
+        model = train_reward(
+            votes, encoder=encoder, treatment=treatment, flip=flip, seed=seed, device=device, allow_download=allow_download
+        )
     model.save(out)
     metrics = dict(model.info)
     write_json(out / "metrics.json", metrics)
@@ -154,14 +180,14 @@ def evaluate_file(
     from cupel.records.files import write_json
 
     loaded = [RewardModel.load(path) for path in models]
-    votes = _read_training(file, map, format, max_bad)
-    if dry_run:
-        return {"n": len(votes), "words": [f"{len(loaded)} models, {len(votes):,} votes. Nothing was written (--dry-run)."]}
     names = [path.name or str(path) for path in models]
     if len(set(names)) < len(names):
         names = [str(path) for path in models]
-    reviewed = read_reviewed(trusted) if trusted else None
-    result = evaluate(*loaded, names=names, on=votes, reviewed=reviewed, seed=seed)
+    with _reading(file, None if dry_run else out, map, format, max_bad, keep=True) as votes:
+        if dry_run:
+            return {"n": len(votes), "words": [f"{len(loaded)} models, {len(votes):,} votes. Nothing was written (--dry-run)."]}
+        reviewed = read_reviewed(trusted) if trusted else None
+        result = evaluate(*loaded, names=names, on=votes, reviewed=reviewed, seed=seed)
     write_json(out / "evaluation.json", result.to_json())
     return {**result.to_json(), "words": [*result.lines(), f"Written: {out / 'evaluation.json'}."]}
 
@@ -181,21 +207,38 @@ def score_file(
     margin is oriented to the recorded label (null without a preference); p_correct = sigmoid(margin) is what the model gives the
     recorded label, and is as good as the model is calibrated.
     """
-    import pyarrow as pa
-
     from cupel.learners.reward import RewardModel
-    from cupel.records.files import write_parquet
-    from cupel.records.text import render
+    from cupel.records.files import atomic_write
+    from cupel.records.stream import batches
+    from cupel.records.stream.writing import ParquetParts
 
     loaded = RewardModel.load(model)
-    votes = _read_training(file, map, format, max_bad)
-    if dry_run:
-        return {"n": len(votes), "words": [f"{len(votes):,} votes would be scored. Nothing was written (--dry-run)."]}
+    right = known = 0
+    with _reading(file, None if dry_run else out, map, format, max_bad) as votes:
+        n = len(votes)
+        if dry_run:
+            return {"n": n, "words": [f"{n:,} votes would be scored. Nothing was written (--dry-run)."]}
+        with atomic_write(out) as temporary, closing(ParquetParts(temporary)) as writer:
+            for part in batches(votes):
+                table, margin = _scored(loaded, part)
+                writer.write(table)
+                right, known = right + int((margin[part.sign != 0] > 0).sum()), known + int((part.sign != 0).sum())
+    agrees = right / known if known else float("nan")
+    words = [f"{n:,} votes scored; the model agrees with {100 * agrees:.1f} % of the recorded labels.", f"Written: {out}."]
+    return {"n": n, "agrees": agrees, "path": str(out), "words": words}
+
+
+def _scored(model: Any, votes: Votes) -> tuple[Any, np.ndarray]:
+    """(the rows with their scores, the margin of the recorded label)."""
+    import pyarrow as pa
+
+    from cupel.records.text import render
+
     prompts = [render(text) for text in votes.prompt_texts()]
     responses = votes.response_texts()
     at = votes.prompt.tolist()
-    first = loaded.score([prompts[i] for i in at], [responses[i] for i in votes.first.tolist()])
-    second = loaded.score([prompts[i] for i in at], [responses[i] for i in votes.second.tolist()])
+    first = model.score([prompts[i] for i in at], [responses[i] for i in votes.first.tolist()])
+    second = model.score([prompts[i] for i in at], [responses[i] for i in votes.second.tolist()])
     margin = (first - second) * votes.sign
     undecided = votes.sign == 0
     table = votes.source if votes.source is not None else pa.table({"id": votes.ids})
@@ -208,10 +251,7 @@ def score_file(
     for name, values in columns.items():
         place = table.schema.get_field_index(name)
         table = table.append_column(name, values) if place < 0 else table.set_column(place, name, values)
-    write_parquet(out, table)
-    agrees = float((margin[~undecided] > 0).mean()) if (~undecided).any() else float("nan")
-    words = [f"{len(votes):,} votes scored; the model agrees with {100 * agrees:.1f} % of the recorded labels.", f"Written: {out}."]
-    return {"n": len(votes), "agrees": agrees, "path": str(out), "words": words}
+    return table, margin
 
 
 def convert_file(
@@ -229,23 +269,19 @@ def convert_file(
 
     `losses_on_reading` says what pairs of comparisons cannot hold of the source itself (ratings, rankings, choices among several).
     """
-    from cupel.records.convert import TARGETS, to_rows
+    from cupel.records.convert import TARGETS
     from cupel.records.exports import writers
-    from cupel.records.reading import read
+    from cupel.records.stream import convert_stream
+    from cupel.records.stream.writing import check_ending
 
     if to not in TARGETS:
         raise InputError(f"--to {to!r} is not a format that cupel writes; choose one of {', '.join(TARGETS)}")
     if target.exists() and not (force or dry_run):
         raise InputError(f"{target} exists; give another name, or --force to replace it")
-    writer = _writer(target, to)
-    votes = read(source, map=map, format=format, max_bad=max_bad, heldout=0)
-    table, losses = to_rows(votes, to)
-    nested = [name for name in table.column_names if table.schema.field(name).type.num_fields]
-    if target.suffix == ".csv" and nested:
-        raise InputError(f"a .csv file cannot hold lists ({len(nested)} columns, first: {nested[0]}). Name OUT .jsonl or .parquet.")
-    if not dry_run:
-        writer(table, target)
-    words = [f"{len(votes):,} votes read as {votes.source_format}, {table.num_rows:,} rows as {to}."]
+    check_ending(target)
+    with _reading(source, None if dry_run else target, map, format, max_bad) as votes:
+        n_out, losses = convert_stream(votes, None if dry_run else target, to)
+    words = [f"{len(votes):,} votes read as {votes.source_format}, {n_out:,} rows as {to}."]
     on_reading = list(votes.meta.get("losses", ()))
     words += [f"Lost on reading: {loss}" for loss in on_reading] + [f"Lost: {loss}" for loss in losses]
     words += [f"In doubt: {doubt}" for doubt in votes.meta.get("doubts", ())]
@@ -257,28 +293,7 @@ def convert_file(
     if not dry_run:
         words.append(f"Read by {writers()[to].HOW}.")
     return {
-        "n_in": len(votes), "n_rows": votes.meta.get("n_rows"), "n_out": table.num_rows, "format": votes.source_format,
+        "n_in": len(votes), "n_rows": votes.meta.get("n_rows"), "n_out": n_out, "format": votes.source_format,
         "detection": votes.meta.get("detection"), "to": to, "losses": losses, "losses_on_reading": on_reading,
         "n_quarantined": len(votes.quarantine), "how": writers()[to].HOW, "words": words,
     }  # fmt: skip
-
-
-def _writer(target: Path, to: str) -> Any:
-    from cupel.records.exports import json_rows
-    from cupel.records.files import atomic_write, write_json, write_lines, write_parquet
-
-    def csv(table: Any, path: Path) -> None:
-        from pyarrow import csv as arrow_csv
-
-        with atomic_write(path) as temporary:
-            arrow_csv.write_csv(table, temporary)
-
-    writers = {
-        ".parquet": lambda table, path: write_parquet(path, table),
-        ".jsonl": lambda table, path: write_lines(path, json_rows(table, to)),
-        ".json": lambda table, path: write_json(path, json_rows(table, to)),
-        ".csv": csv,
-    }
-    if target.suffix not in writers:
-        raise InputError(f"cannot tell how to write {target}: its name should end in one of {', '.join(writers)}")
-    return writers[target.suffix]

@@ -43,10 +43,13 @@ def test_a_part_without_rows_is_passed_over_and_none_at_all_is_refused(tmp_path)
     with pytest.raises(InputError, match="no row is left"):
         convert_stream(ties, tmp_path / "b.parquet", rows=10)
     assert not (tmp_path / "b.parquet").exists()
-    with pytest.raises(InputError, match="must end in"):
-        convert_stream(read(rows), tmp_path / "b.csv")
-    with pytest.raises(InputError, match="not written part by part"):
-        convert_stream(read(rows), tmp_path / "b.parquet", "kto")
+    with pytest.raises(InputError, match="should end in one of"):
+        convert_stream(read(rows), tmp_path / "b.txt")
+    with pytest.raises(InputError, match="cannot hold lists"):
+        convert_stream(read(rows), tmp_path / "b.csv", "trl_conversational", rows=10)
+    with pytest.raises(InputError, match="cannot convert to 'kt'"):
+        convert_stream(read(rows), tmp_path / "b.parquet", "kt")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]
 
 
 @pytest.mark.parametrize("to", ["trl", "votes"])

@@ -31,7 +31,8 @@ def read(
     max_field: longest text in characters.
     stream: whether the file is read in batches, its texts kept on disk (`records.stream`): the same votes in bounded memory. None does so
         above 256 MiB where the file and its format can be read so; True raises RecordError where they cannot.
-    spool: the directory for what streaming keeps on disk; None makes one that vanishes with the votes.
+    spool: the directory for what streaming keeps on disk, left alone where the file is read at once; None makes one that vanishes with
+        the votes.
     Raises RecordError, which says what is wrong, in how many rows, where first, and the ways out.
 
     >>> votes = read([{"prompt": "Why?", "response_a": "So.", "response_b": "Because.", "vote": "b"}], heldout=0)
@@ -50,7 +51,7 @@ def read(
                 )
             except CannotStream:
                 if stream:
-                    raise
+                    raise  # otherwise the file is read at once
     rows = sources.load(source, kinds(map))
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)

@@ -1,6 +1,8 @@
-"""Formats that cupel writes, one file each: `NAME`, `DESCRIPTION`, `HOW` (what reads it), `write(votes) -> (table, losses)`.
+"""Formats that cupel writes, one file each: `NAME`, `DESCRIPTION`, `HOW` (what reads it), `write(votes, losses, plan) -> table`.
 
-`losses` holds one sentence for each thing that the format cannot hold, with counts. A new file here is a new target. `CHATS` names the
+A new file here is a new target. A row of the table comes of one vote, so that votes can be written a part at a time: `write` counts in
+`losses` what the format cannot hold, and asks the `plan` for what depends on rows of other parts (`exports.losses`). Optional names:
+`facts(votes)`, what the plan is to know of all texts; `of_whole(votes, losses)`, losses that no part can count. `CHATS` names the
 columns that hold messages: where these differ too much for one Arrow type they are JSON text in the table, and `json_rows` makes them
 objects again, so that JSON Lines hold what was meant.
 """

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from cupel.records.exports import common as c
+from cupel.records.exports.losses import Losses, Plan
 from cupel.records.schema import Votes
 
 NAME = "axolotl"
@@ -18,9 +19,8 @@ CHATS = ("messages", "chosen", "rejected")
 ROLES = ("user", "assistant", "system", "tool")
 
 
-def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
     """One message per side; what axolotl cannot read is left out, and what it does not look at is said."""
-    losses: list[str] = []
     kept = c.decided(votes, "axolotl", losses)
     c.weights(kept, losses)
     c.order_lost(kept, losses)
@@ -32,15 +32,17 @@ def write(votes: Votes) -> tuple[pa.Table, list[str]]:
     prompts = c.prompt_chats(kept)
     first, second = ([chat[0] for chat in c.response_chats(kept, index)] for index in (chosen, rejected))
     calls = sum(any(set(m) - {"role", "content"} for m in [*p, x, y]) for p, x, y in zip(prompts, first, second, strict=True))
-    if calls:
-        losses.append(f"{calls:,} rows have messages with more than role and content (tool calls, names), which axolotl does not read")
+    losses.some(
+        "calls", calls,
+        lambda n: f"{n:,} rows have messages with more than role and content (tool calls, names), which axolotl does not read",
+    )  # fmt: skip
     columns: dict[str, Any] = {
-        "messages": c.chat_column(prompts, "messages", losses),
-        "chosen": c.chat_column(first, "chosen", losses),
-        "rejected": c.chat_column(second, "rejected", losses),
+        "messages": c.chat_column(prompts, "messages", losses, plan),
+        "chosen": c.chat_column(first, "chosen", losses, plan),
+        "rejected": c.chat_column(second, "rejected", losses, plan),
     }
     c.models_by_side(kept, columns)
-    return c.with_extras(kept, columns, by_outcome=True), losses
+    return c.with_extras(kept, columns, by_outcome=True)
 
 
 def _fault(prompt: c.Chat, chosen: c.Chat, rejected: c.Chat) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,42 +11,56 @@ import pyarrow as pa
 
 from cupel.errors import InputError
 from cupel.records import text as text_
+from cupel.records.arrow import pc
 from cupel.records.columns import present
+from cupel.records.exports.losses import Again, Losses, Plan
+from cupel.records.inference import fitted, inferred, merge
 from cupel.records.schema import OUTCOMES, A, B, Votes
 
 Chat = list[dict[str, Any]]
+
+#: texts looked at at a time
+_STEP = 1 << 14
 
 #: importers whose tables have the columns chosen and rejected, one comparison per row
 TRL_FAMILY = ("trl", "trl_conversational", "trl_implicit", "hh", "pairs")
 
 
-def decided(votes: Votes, what: str, losses: list[str]) -> Votes:
+def decided(votes: Votes, what: str, losses: Losses) -> Votes:
     """The votes that express a preference; the others are counted in `losses`."""
     undecided = votes.sign == 0
-    if not undecided.any():
-        return votes
-    counts = [(OUTCOMES[code].replace("_", " "), int((votes.outcome == code).sum())) for code in range(len(OUTCOMES)) if code not in (A, B)]
-    kinds = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-    losses.append(f"{int(undecided.sum()):,} of {len(votes):,} votes express no preference ({kinds}); {what} cannot hold them")
-    return votes.take(~undecided)
+    kinds = [name.replace("_", " ") for code, name in enumerate(OUTCOMES) if code not in (A, B)]
+    counts = {name.replace("_", " "): int((votes.outcome == code).sum()) for code, name in enumerate(OUTCOMES)}
+
+    def say(counts: Counter[str]) -> list[str]:
+        found = [(kind, counts[kind]) for kind in kinds if counts[kind]]
+        said = ", ".join(f"{count:,} {kind}" for kind, count in found)
+        n = sum(count for _, count in found)
+        return [f"{n:,} of {counts.total():,} votes express no preference ({said}); {what} cannot hold them"] if n else []
+
+    losses.count("undecided", counts, say)
+    return votes.take(~undecided) if undecided.any() else votes
 
 
-def weights(votes: Votes, losses: list[str]) -> None:
+def weights(votes: Votes, losses: Losses) -> None:
     """Say which weights and probabilities a table of hard labels does not hold."""
     plain = np.where(votes.outcome == A, 1.0, np.where(votes.outcome == B, 0.0, 0.5))
     weight = np.isin(votes.outcome, (A, B, OUTCOMES.index("tie"))).astype(float)
-    if not np.array_equal(votes.w, weight):
-        losses.append(
-            f"the weights of {int((votes.w != weight).sum()):,} rows are lost; a trainer that reads this table weighs all rows alike"
-        )
-    if not np.array_equal(votes.p, plain):
-        losses.append(f"the probabilities of {int((votes.p != plain).sum()):,} rows are lost; the table holds hard labels")
+    losses.some(
+        "weights", int((votes.w != weight).sum()),
+        lambda n: f"the weights of {n:,} rows are lost; a trainer that reads this table weighs all rows alike",
+    )  # fmt: skip
+    losses.some(
+        "probabilities", int((votes.p != plain).sum()), lambda n: f"the probabilities of {n:,} rows are lost; the table holds hard labels"
+    )
 
 
-def order_lost(votes: Votes, losses: list[str]) -> None:
+def order_lost(votes: Votes, losses: Losses) -> None:
     """Say that the order in which the sides were shown is lost, where it was known."""
-    if votes.order_known and len(votes):
-        losses.append("the order in which the sides were shown is lost; position bias can no longer be measured")
+    losses.some(
+        "order", len(votes) if votes.order_known else 0,
+        lambda _: "the order in which the sides were shown is lost; position bias can no longer be measured",
+    )  # fmt: skip
 
 
 def sides(votes: Votes) -> tuple[np.ndarray, np.ndarray]:
@@ -74,23 +89,49 @@ def response_chats(votes: Votes, index: np.ndarray) -> list[Chat]:
     return [made[i] for i in index.tolist()]
 
 
-def plain_prompts(votes: Votes, losses: list[str]) -> None:
+def plain_prompts(votes: Votes, losses: Losses) -> None:
     """Say that plain prompts became messages of a user."""
     plain = np.array([bool(text.strip()) and text_.messages(text) is None for text in votes.prompt_texts()], dtype=bool)
-    n = int(plain[votes.prompt].sum()) if len(plain) else 0
-    if n:
-        losses.append(f"{n:,} prompts that were plain text are written as one message of a user; whether they were is no longer known")
+    losses.some(
+        "plain prompts", int(plain[votes.prompt].sum()) if len(plain) else 0,
+        lambda n: f"{n:,} prompts that were plain text are written as one message of a user; whether they were is no longer known",
+    )  # fmt: skip
 
 
-def chat_column(values: list[Any], name: str, losses: list[str]) -> pa.Array:
+def any_chat(texts: pa.Array) -> bool:
+    """Whether any of these texts is a conversation; a part of them in memory at a time."""
+    for low in range(0, len(texts), _STEP):
+        some = texts.slice(low, _STEP)
+        maybe = some.filter(pc.starts_with(some, "["))
+        if any(text_.messages(text) is not None for text in maybe.to_pylist()):
+            return True
+    return False
+
+
+def chat_column(values: list[Any], name: str, losses: Losses, plan: Plan) -> pa.Array:
     """Messages as an Arrow column, or as JSON text (and that is said) where one Arrow type does not hold them as they are."""
-    from cupel.records.textual import _array, _text_column
+    from cupel.records.textual import _has_empty_struct, _text_column
 
-    array = _array(values)
-    if array is not None and [present(value) for value in array.to_pylist()] == [present(value) for value in values]:
-        return array
-    losses.append(f"the messages of column {name} are of several shapes: Parquet and CSV hold them as JSON text, JSON Lines as they are")
-    return _text_column(values, False)
+    array = None
+    if plan.settled:
+        kind = plan.types[name]
+        array = None if kind is None else fitted(None, values, kind)
+    else:
+        array = inferred(values)
+        kind = None if array is None else array.type
+        plan.types[name] = merge(plan.types.get(name, pa.null()), kind)
+    if array is not None and _has_empty_struct(array.type):
+        array = None
+    if array is not None and [present(value) for value in array.to_pylist()] != [present(value) for value in values]:
+        array = plan.types[name] = None
+    if plan.settled and array is None and kind is not None:
+        plan.types[name] = None
+        raise Again
+    losses.some(
+        f"shapes of {name}", int(array is None),
+        lambda _: f"the messages of column {name} are of several shapes: Parquet and CSV hold them as JSON text, JSON Lines as they are",
+    )  # fmt: skip
+    return _text_column(values, False) if array is None else array
 
 
 def names(known: tuple[str, ...], codes: np.ndarray) -> pa.Array:
@@ -176,9 +217,12 @@ def exchanged(votes: Votes) -> pa.Table:
     return table
 
 
-def leave_out(votes: Votes, bad: list[str], losses: list[str]) -> tuple[Votes, np.ndarray]:
+def leave_out(votes: Votes, bad: list[str], losses: Losses) -> tuple[Votes, np.ndarray]:
     """(votes without the rows that `bad` gives a reason for, mask of those kept); each reason is counted in `losses`."""
     keep = np.array([not why for why in bad], dtype=bool)
-    for why in dict.fromkeys(why for why in bad if why):
-        losses.append(f"{bad.count(why):,} of {len(bad):,} rows are left out: {why}")
+
+    def say(counts: Counter[str]) -> list[str]:
+        return [f"{n:,} of {counts.total():,} rows are left out: {why}" for why, n in counts.items() if why]
+
+    losses.count("left out", Counter(bad), say)
     return (votes if keep.all() else votes.take(keep)), keep

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from cupel.records.exports import common as c
+from cupel.records.exports.losses import Losses, Plan
 from cupel.records.schema import Votes
 
 NAME = "llama_factory"
@@ -23,9 +24,8 @@ CHATS = ("conversations", "chosen", "rejected")
 _ASKS, _ANSWERS = ("human", "observation"), ("gpt", "function_call")
 
 
-def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
     """Turns alternate between asking and answering; rows that do not are left out and counted."""
-    losses: list[str] = []
     kept = c.decided(votes, "LLaMA-Factory", losses)
     c.weights(kept, losses)
     c.order_lost(kept, losses)
@@ -33,14 +33,16 @@ def write(votes: Votes) -> tuple[pa.Table, list[str]]:
     kept, keep = c.leave_out(kept, [row if isinstance(row, str) else "" for row in made], losses)
     c.plain_prompts(kept, losses)
     rows = [row for row, ok in zip(made, keep.tolist(), strict=True) if ok and not isinstance(row, str)]
-    columns: dict[str, Any] = {name: c.chat_column([row[name] for row in rows], name, losses) for name in CHATS}
-    if any(row["system"] for row in rows):
+    columns: dict[str, Any] = {name: c.chat_column([row[name] for row in rows], name, losses, plan) for name in CHATS}
+    if plan.flag("system", any(row["system"] for row in rows)):
         columns["system"] = pa.array([row["system"] for row in rows], pa.large_string())
     ids = sum(row["ids"] for row in rows)
-    if ids:
-        losses.append(f"in {ids:,} rows the ids that tie a tool's answer to its call are lost; LLaMA-Factory goes by the order of turns")
+    losses.some(
+        "ids", ids,
+        lambda n: f"in {n:,} rows the ids that tie a tool's answer to its call are lost; LLaMA-Factory goes by the order of turns",
+    )  # fmt: skip
     c.models_by_side(kept, columns)
-    return c.with_extras(kept, columns, by_outcome=True), losses
+    return c.with_extras(kept, columns, by_outcome=True)
 
 
 def _parts(votes: Votes) -> list[tuple[c.Chat, c.Chat, c.Chat]]:

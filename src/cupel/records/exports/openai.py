@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from cupel.records.exports import common as c
+from cupel.records.exports.losses import Losses, Plan
 from cupel.records.schema import Votes
 
 NAME = "openai"
@@ -16,9 +17,8 @@ HOW = "OpenAI: fine-tuning with method dpo; write .jsonl"
 CHATS = ("input", "preferred_output", "non_preferred_output")
 
 
-def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
     """The messages and tools as they are; other columns stay beside them (remove them where the service refuses them)."""
-    losses: list[str] = []
     kept = c.decided(votes, "OpenAI's format", losses)
     c.weights(kept, losses)
     c.order_lost(kept, losses)
@@ -28,12 +28,12 @@ def write(votes: Votes) -> tuple[pa.Table, list[str]]:
     chosen, rejected = c.sides(kept)
     given = [{"messages": chat, **_tools(found)} for chat, found in zip(c.prompt_chats(kept), tools, strict=True)]
     columns: dict[str, Any] = {
-        "input": c.chat_column(given, "input", losses),
-        "preferred_output": c.chat_column(c.response_chats(kept, chosen), "preferred_output", losses),
-        "non_preferred_output": c.chat_column(c.response_chats(kept, rejected), "non_preferred_output", losses),
+        "input": c.chat_column(given, "input", losses, plan),
+        "preferred_output": c.chat_column(c.response_chats(kept, chosen), "preferred_output", losses, plan),
+        "non_preferred_output": c.chat_column(c.response_chats(kept, rejected), "non_preferred_output", losses, plan),
     }
     c.models_by_side(kept, columns)
-    return c.with_extras(kept, columns, by_outcome=True, only=lambda name: name != "tools"), losses
+    return c.with_extras(kept, columns, by_outcome=True, only=lambda name: name != "tools")
 
 
 def _tools(found: Any) -> dict[str, Any]:

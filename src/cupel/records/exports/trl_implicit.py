@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from cupel.records.exports import common as c
+from cupel.records.exports.losses import Losses, Plan
 from cupel.records.schema import Votes
 
 NAME = "trl_implicit"
@@ -15,29 +16,30 @@ HOW = "trl: RewardTrainer, DPOTrainer; TRL takes the common beginning as the pro
 CHATS = ("chosen", "rejected")
 
 
-def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
     """Both conversations in full; a reader finds the prompt again as their common beginning."""
-    losses: list[str] = []
     kept = c.decided(votes, "a preference table", losses)
     c.weights(kept, losses)
     if votes.source_format == NAME and kept.source is not None:
-        return c.exchanged(kept), losses
+        return c.exchanged(kept)
     c.order_lost(kept, losses)
     c.plain_prompts(kept, losses)
-    columns = conversations(kept, losses)
+    columns = conversations(kept, losses, plan)
     c.models_by_side(kept, columns)
-    return c.with_extras(kept, columns, by_outcome=True), losses
+    return c.with_extras(kept, columns, by_outcome=True)
 
 
-def conversations(votes: Votes, losses: list[str]) -> dict[str, Any]:
+def conversations(votes: Votes, losses: Losses, plan: Plan) -> dict[str, Any]:
     """chosen and rejected as whole conversations; where two answers of several messages begin alike, that is said."""
     prompts = c.prompt_chats(votes)
     chosen, rejected = (c.response_chats(votes, index) for index in c.sides(votes))
     alike = sum(len(x) > 1 and len(y) > 1 and x[0] == y[0] for x, y in zip(chosen, rejected, strict=True))
-    if alike:
-        losses.append(f"in {alike:,} rows both answers begin with the same message, which a reader will take for a part of the prompt")
+    losses.some(
+        "alike", alike,
+        lambda n: f"in {n:,} rows both answers begin with the same message, which a reader will take for a part of the prompt",
+    )  # fmt: skip
     made = {
         "chosen": [[*prompt, *side] for prompt, side in zip(prompts, chosen, strict=True)],
         "rejected": [[*prompt, *side] for prompt, side in zip(prompts, rejected, strict=True)],
     }
-    return {name: c.chat_column(values, name, losses) for name, values in made.items()}
+    return {name: c.chat_column(values, name, losses, plan) for name, values in made.items()}

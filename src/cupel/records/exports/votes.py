@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 
 from cupel.records.exports import common as c
+from cupel.records.exports.losses import Losses, Plan
 from cupel.records.schema import OUTCOMES, A, Votes
 
 NAME = "votes"
@@ -14,13 +16,11 @@ DESCRIPTION = "prompt, response_a, response_b, vote, annotator; one row per vote
 HOW = "cupel reads it back"
 
 
-def write(votes: Votes) -> tuple[pa.Table, list[str]]:
+def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
     """One row per vote, with every other column of the source."""
-    losses: list[str] = []
     c.weights(votes, losses)
     if not votes.order_known:
-        what = "the chosen text" if bool((votes.outcome == A).all()) else "the side that the source names first"
-        losses.append(f"the order in which the sides were shown is not in the source: response_a is {what}; position says nothing")
+        losses.count("order", {"turned": int((votes.outcome != A).sum())}, _say_order)
     words = pa.array(list(OUTCOMES), pa.large_string())
     columns: dict[str, Any] = {
         "id": votes.ids.cast(pa.large_string()),
@@ -33,4 +33,9 @@ def write(votes: Votes) -> tuple[pa.Table, list[str]]:
         columns["annotator"] = c.names(votes.annotators, votes.annotator)
     if votes.models:
         columns["model_a"], columns["model_b"] = c.names(votes.models, votes.model_first), c.names(votes.models, votes.model_second)
-    return c.with_extras(votes, columns), losses
+    return c.with_extras(votes, columns)
+
+
+def _say_order(counts: Counter[str]) -> list[str]:
+    what = "the side that the source names first" if counts["turned"] else "the chosen text"
+    return [f"the order in which the sides were shown is not in the source: response_a is {what}; position says nothing"]

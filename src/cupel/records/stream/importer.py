@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from cupel.records.stream.finish import finish
 from cupel.records.stream.frames import BatchFrame, Facts, settle_votes
 from cupel.records.stream.kinds import Seen
 from cupel.records.stream.opening import CannotStream, open_reader
+from cupel.records.stream.scratch import make, release
 from cupel.records.stream.sink import Batch, Sink
 from cupel.records.stream.spool import Column, Spool
 
@@ -39,6 +39,7 @@ ROW_BY_ROW = frozenset({"trl", "trl_conversational", "trl_implicit", "hh", "pair
 HEAD = 256
 #: a file whose columns are not understood after so many passes is read at once
 PASSES = 8
+_ELSEWHERE = "Free some space there, or choose a larger disk: --out on the command line, spool= or TMPDIR in Python."
 #: where more rows than this are set aside and refused, they are counted and not listed
 KEPT_ASIDE = 200_000
 
@@ -57,6 +58,7 @@ def read_stream(
     The other options are those of `read`. Raises RecordError as `read` does, and CannotStream where the file or its format has to be
     read at once; InputError where the disk is full.
 
+    >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
     >>> _ = (place / "rows.jsonl").write_text('{"prompt": "p", "chosen": "x", "rejected": "y"}\\n')
     >>> votes = read_stream(place / "rows.jsonl", heldout=0)
@@ -74,9 +76,11 @@ def read_stream(
         votes = work.run(place, heldout, seed)
     except BaseException as error:
         if spool is None:
+            release(place)
+        else:
             shutil.rmtree(place, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"the disk is full: the spool {place} does not fit. Give spool= (or TMPDIR) on a larger disk.") from error
+            raise InputError(f"the disk is full: the spool {place} does not fit. {_ELSEWHERE}") from error
         raise
     return votes.with_(spool=Spool(place, _parts(votes), temporary=spool is None))
 
@@ -88,7 +92,7 @@ def _parts(votes: Votes) -> dict[str, Any]:
 def _place(spool: str | os.PathLike[str] | None, size: int) -> Path:
     """The directory of the spool. Raises InputError where it holds something else, or where its disk is clearly too small."""
     if spool is None:
-        place = Path(tempfile.mkdtemp(prefix="cupel-spool-"))
+        place = make()
     else:
         place = Path(os.fspath(spool))
         if place.is_dir() and any(place.iterdir()):
@@ -97,10 +101,10 @@ def _place(spool: str | os.PathLike[str] | None, size: int) -> Path:
     free = shutil.disk_usage(place).free
     if free < size:
         if spool is None:
-            place.rmdir()
+            release(place)
         raise InputError(
             f"the spool of a file of {size / 1e9:.1f} GB takes up to {2 * size / 1e9:.1f} GB, and {place.parent} has {free / 1e9:.1f} GB "
-            "free. Give spool= (or TMPDIR) on a larger disk."
+            f"free. {_ELSEWHERE}"
         )
     return place
 

@@ -9,15 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cupel.errors import InputError
-from cupel.records.arrow import pc
 from cupel.records.schema import Votes
-from cupel.records.text import messages
 
 #: rows of a part
 ROWS = 1 << 14
-#: formats that are written part by part
-STREAMED = ("trl", "votes")
 
 
 def batches(votes: Votes, rows: int = ROWS) -> Iterator[Votes]:
@@ -28,6 +23,9 @@ def batches(votes: Votes, rows: int = ROWS) -> Iterator[Votes]:
     >>> [(len(part), part.prompt_texts()) for part in batches(votes, 3)]
     [(3, ['p0', 'p1', 'p2']), (2, ['p3', 'p4'])]
     """
+    if rows >= len(votes):
+        yield votes
+        return
     for low in range(0, len(votes), rows):
         yield compact(votes.take(np.arange(low, min(low + rows, len(votes)))))
 
@@ -53,11 +51,15 @@ def compact(votes: Votes) -> Votes:
     )
 
 
-def convert_stream(votes: Votes, target: str | os.PathLike[str], to: str = "trl", rows: int = ROWS) -> tuple[int, list[str]]:
-    """Write votes in another format a part at a time; (rows written, what was lost, as `to_rows` says it of the whole).
+def convert_stream(
+    votes: Votes, target: str | os.PathLike[str] | None, to: str = "trl", rows: int | None = None
+) -> tuple[int, list[str]]:
+    """Write votes in another format a part at a time; (rows written, what was lost): what `records.convert.to_rows` gives of the whole.
 
-    target: .parquet or .jsonl; it appears when it is whole. to: "trl" or "votes", in which a row comes of one vote; the other formats of
-    `records.convert.to_rows` look at all rows. Raises InputError as `to_rows` does, or for another format or ending.
+    target: .parquet, .jsonl, .json or .csv, which appears when it is whole; None writes nothing. to: one of `records.convert.TARGETS`.
+    rows: of a part; None takes votes in memory whole, and those of a spool 16,384 at a time. Where a column depends on all rows (the Arrow
+    type of messages, a column that is there only if any row has a value) the parts are gone through twice.
+    Raises InputError as `to_rows` does, and for another ending.
 
     >>> import tempfile
     >>> from cupel.records import read
@@ -65,53 +67,31 @@ def convert_stream(votes: Votes, target: str | os.PathLike[str], to: str = "trl"
     >>> convert_stream(votes, Path(tempfile.mkdtemp()) / "out.jsonl", rows=2)[1][0]
     '3 of 4 votes express no preference (3 tie); a TRL table cannot hold them'
     """
-    from cupel.records.convert import to_rows
-    from cupel.records.stream.writing import write_parts
+    from cupel.records.convert import check_target, nothing_left, of_whole, plan_of, write
+    from cupel.records.exports.losses import Again, Losses
+    from cupel.records.stream.writing import open_table
 
-    place = Path(os.fspath(target))
-    if to not in STREAMED:
-        raise InputError(f"{to} is not written part by part: {' and '.join(STREAMED)} are. Convert at once: records.convert.to_rows.")
-    losses = to_rows(outline(votes), to)[1]
-    return write_parts(_parts(votes, rows), place, to), losses
-
-
-def outline(votes: Votes) -> Votes:
-    """The same votes with every text replaced by a short one of its kind (empty, plain, chat): what is lost can be told from it.
-
-    >>> from cupel.records import read
-    >>> outline(read([{"prompt": "a long question", "chosen": "x", "rejected": "y"}])).prompt_texts()
-    ['text', '', '[{"role":"user","content":"text"}]']
-    """
-    kinds = pa.array(["text", "", '[{"role":"user","content":"text"}]'], pa.large_string())
-    prompt, response = _kinds(votes.prompts), _kinds(votes.responses)
-    return votes.with_(
-        prompts=kinds if (prompt != 1).any() else pa.array(["", ""], kinds.type),
-        responses=kinds,
-        prompt=prompt[votes.prompt],
-        first=response[votes.first],
-        second=response[votes.second],
-        source=None if votes.source is None else pa.table({"": pa.nulls(len(votes))}),
-        spool=None,
-    )
-
-
-def _kinds(texts: pa.Array) -> np.ndarray:
-    """int32: 0 plain, 1 empty, 2 a chat list, of each text."""
-    out = np.zeros(len(texts), dtype=np.int32)
-    for low in range(0, len(texts), ROWS):
-        some = texts.slice(low, ROWS)
-        out[low : low + ROWS][pc.equal(some, "").to_numpy(zero_copy_only=False)] = 1
-        maybe = np.flatnonzero(pc.starts_with(some, "[").to_numpy(zero_copy_only=False))
-        for at in maybe.tolist():
-            if messages(some[at].as_py()) is not None:
-                out[low + at] = 2
-    return out
-
-
-def _parts(votes: Votes, rows: int) -> Iterator[Votes]:
-    """Parts that have prompts where the whole has: a table of a part in which all prompts are empty keeps the column."""
-    asked = any(text.as_py() for text in votes.prompts[:2])  # unique texts: at most one of two is empty
-    for part in batches(votes, rows):
-        if asked and part.prompts.equals(pa.array([""], part.prompts.type)):
-            part = part.with_(prompts=pa.array(["", " "], part.prompts.type))
-        yield part
+    check_target(to)
+    place = None if target is None else Path(os.fspath(target))
+    step = (ROWS if votes.spool is not None else max(len(votes), 1)) if rows is None else rows
+    plan = plan_of(votes, to)
+    if step < len(votes):
+        for part in batches(votes, step):
+            write(part, to, Losses(), plan)
+            if not plan.gathers:
+                break
+        plan.settled = True
+    while True:
+        losses, count = Losses(), 0
+        try:
+            with open_table(place, to) as out:
+                for part in batches(votes, step):
+                    table = write(part, to, losses, plan)
+                    count += table.num_rows
+                    out.write(table)
+                of_whole(votes, to, losses)
+                if not count:
+                    raise nothing_left(to, losses)
+            return count, losses.lines()
+        except Again:  # a column of messages is JSON text after all; each column can say so once
+            continue

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from cupel.errors import RecordError
 from cupel.records.schema import Quarantined, Votes
+from cupel.records.stream.scratch import release
 
 VERSION = 1
 FACTS = "spool.json"
@@ -137,7 +138,7 @@ class Spool:
 
     def __post_init__(self) -> None:
         if self.temporary:
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            weakref.finalize(self, release, self.path)
 
 
 def write_facts(place: Path, facts: Mapping[str, Any]) -> None:

@@ -16,14 +16,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cupel.errors import InputError
+from cupel.learners.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,20 +58,6 @@ def stage_key(name: str, parts: Mapping[str, Any]) -> str:
     """
     text = json.dumps([name, code_digest(), parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Linear algebra on one thread while the block runs, so that sums are taken in one order whatever the number of cores.
-
-    The libraries of numpy and scipy split a product by the threads they may use, and its last bits with it. Work that is worth several
-    cores is divided by us, into parts that do not depend on their number.
-    """
-    import scipy.linalg  # noqa: F401  # its library has to be there to be told
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
 
 
 def _computed(compute: Callable[[], Any]) -> Any:

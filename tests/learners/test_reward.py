@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -194,3 +195,39 @@ def test_refusals(data, cache, tmp_path):
     (place / "config.json").write_text(json.dumps(config))
     with pytest.raises(EncoderError, match="train the model again"):
         RewardModel.load(place)
+
+
+def test_linear_algebra_has_one_thread_while_training(data, cache, monkeypatch):
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from cupel.votes import linear_head
+
+    found = []
+    real = linear_head.fit_tuned
+
+    def watched(*args, **options):
+        found.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return real(*args, **options)
+
+    monkeypatch.setattr(linear_head, "fit_tuned", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        train_reward(data[0].train, treatment="em", cache=cache)
+    assert len(found) >= 2
+    assert set(found) == {1}
+
+
+def test_a_full_disk_is_said_in_our_words_and_the_old_model_stays(data, cache, tmp_path, monkeypatch):
+    model = train_reward(data[0].train, cache=cache)
+    model.save(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write .*model\.safetensors: No space left on device\..*--out"):
+        model.save(tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from cupel.errors import EncoderError, InputError
 from cupel.learners.sides import RawSides, Scaling, raw_sides, raw_texts
+from cupel.learners.threads import one_blas_thread
 from cupel.learners.treatments import Posterior, check_treatment, conservative, one_coin_posterior, unbiased
 from cupel.records.schema import BOTH_BAD, SKIP, Votes
 
@@ -71,8 +72,8 @@ class RewardModel:
         return raw_sides(votes, self.encoder, cache=self.cache)
 
     def save(self, directory: str | Path) -> Path:
-        """Write model.safetensors and config.json into `directory`; the same model gives the same bytes."""
-        from safetensors.numpy import save_file
+        """Write model.safetensors and config.json into `directory`; the same model gives the same bytes. InputError on a full disk."""
+        from safetensors.numpy import save
 
         from cupel.records.files import atomic_write, write_json
 
@@ -81,8 +82,9 @@ class RewardModel:
             "theta": self.theta, "centre": self.scaling.centre, "norm": np.array([self.scaling.norm]), "mean": self.scaling.mean,
             "spread": self.scaling.spread,
         }  # fmt: skip
+        data = save({name: np.ascontiguousarray(value, dtype=np.float64) for name, value in sorted(tensors.items())})
         with atomic_write(place / "model.safetensors") as temporary:
-            save_file({name: np.ascontiguousarray(value, dtype=np.float64) for name, value in sorted(tensors.items())}, temporary)
+            temporary.write_bytes(data)
         config = {
             "format": FORMAT, "version": VERSION, "encoder": {"name": self.encoder_name, "hash": self.encoder_hash},
             "features": list(self.scaling.names), "info": dict(self.info),
@@ -148,7 +150,6 @@ def train_reward(
     InputError where no row has a preference and a weight above 0, or for an unknown treatment.
     """
     from cupel.encode import load_encoder
-    from cupel.votes.linear_head import fit_tuned
 
     name = check_treatment(treatment, flip)
     if name.startswith("em") and votes.meta.get("target") == "consensus":
@@ -163,6 +164,15 @@ def train_reward(
     if not use.all():
         votes, sides = votes.take(use), None if sides is None else _take(sides, use)
     sides = raw_sides(votes, loaded, cache=cache, vectors=vectors) if sides is None else sides
+    with one_blas_thread():
+        return _train(votes, sides, loaded, name, flip, seed, Path(cache) if cache else None)
+
+
+def _train(
+    votes: Votes, sides: RawSides, loaded: Encoder, name: str, flip: float | None, seed: int, cache: Path | None
+) -> RewardModel:
+    from cupel.votes.linear_head import fit_tuned
+
     used = np.union1d(sides.first, sides.second)
     scaling = Scaling.fit(RawSides(sides.embedding[used], sides.facts[used], sides.length[used], sides.first, sides.second))
     table = scaling.apply(sides.embedding, sides.facts)
@@ -190,7 +200,7 @@ def train_reward(
     )
     if found is not None:
         info.update(_em_info(found, votes, head.margin(first, second), rows))
-    return RewardModel(head.theta_, scaling, loaded.name, loaded.hash, info, Path(cache) if cache else None, {"encoder": loaded})
+    return RewardModel(head.theta_, scaling, loaded.name, loaded.hash, info, cache, {"encoder": loaded})
 
 
 # ---- pairs and folds ------------------------------------------------------------------------------------------------------------

@@ -92,8 +92,8 @@ def _recommended(found: Comparison) -> Markup:
     first, head = found.options.objectives[0], ("case", "accuracy", "gain", "95 % for all", "recovered", "recommended")
     return Markup(
         "<p>In each seed one cell of the whole grid is recommended by the noisy validation labels alone, and plain training unless the "
-        "gain there exceeds one standard error. This is what the recommendation reached on test prompts, against tuned plain training "
-        "with {}.</p>{}"
+        "gain there is more than the luck of the best of so many cells (a bootstrap over groups, 95 %). This is what the recommendation "
+        "reached on test prompts, against tuned plain training with {}.</p>{}"
     ).format(first, _table("Recommendations", head, rows))
 
 

@@ -58,9 +58,12 @@ def tuned(loss: np.ndarray, ridges: np.ndarray) -> np.ndarray:
     return loss.shape[-1] - 1 - np.argmax(near[..., ::-1], axis=-1)
 
 
-def recommended(losses: np.ndarray, group: np.ndarray) -> int:
-    """Index of the treatment to use: the one with the least validation loss, if it beats the first (plain) by more than one standard error
-    of the paired difference over groups; else the first.
+def recommended(losses: np.ndarray, group: np.ndarray, *, level: float = 0.95, draws: int = 1000) -> int:
+    """Index of the treatment to use: the one that gains most over the first (plain) among those whose gain is more than luck; else 0.
+
+    A gain is the mean fall of the validation loss, in units of its standard error over groups. The best of 64 is positive by luck alone:
+    a gain has to exceed what the largest of all would exceed with probability 1 - level if there were none, by a multiplier bootstrap
+    over groups, which knows how the gains hang together.
 
     losses float [T, n] of validation rows (`row_losses`), group int [n].
 
@@ -68,10 +71,18 @@ def recommended(losses: np.ndarray, group: np.ndarray) -> int:
     >>> plain = rng.random(400)
     >>> recommended(np.stack([plain, plain - 0.1, plain + 0.2 * rng.normal(size=400)]), np.arange(400))
     1
+    >>> noise = plain + 0.2 * rng.normal(size=(64, 400))
+    >>> recommended(np.vstack([plain, noise]), np.arange(400))
+    0
     """
-    best = int(np.argmin(losses.mean(axis=1)))
-    gain = losses[0] - losses[best]
-    sums, sizes = group_sums(gain, group)[:, 0], group_sums(np.ones(len(gain)), group)[:, 0]
-    influence = sums - gain.mean() * sizes
-    error = np.sqrt(np.sum(influence**2) * len(sums) / max(len(sums) - 1, 1)) / len(gain)
-    return best if best and gain.mean() > error else 0
+    if len(losses) < 2:
+        return 0
+    gains = (losses[0] - losses[1:]).T
+    sums, sizes = group_sums(gains, group), group_sums(np.ones(len(gains)), group)
+    if len(sums) < 2:
+        return 0
+    influence = (sums - gains.mean(axis=0) * sizes) * np.sqrt(len(sums) / (len(sums) - 1)) / len(gains)
+    error = np.maximum(np.sqrt((influence**2).sum(axis=0)), 1e-300)
+    luck = np.random.default_rng(0).normal(size=(draws, len(sums))) @ (influence / error)
+    sure = gains.mean(axis=0) / error > np.quantile(luck.max(axis=1), level)
+    return 1 + int(np.argmax(np.where(sure, gains.mean(axis=0), -np.inf))) if sure.any() else 0

@@ -116,14 +116,6 @@ def by_cupel_sets(texts: pa.Array) -> list[tuple[int, int]]:
     return [(i, j) for i, j in near_duplicates(texts, words=WORDS, at_least=BAR, seed=SEED).pairs.tolist()]
 
 
-def by_audit(texts: pa.Array) -> list[tuple[int, int]]:
-    from cupel.audit.checks._minhash import Sketch
-    from cupel.audit.checks.context import normalise
-
-    normal = [normalise(text) for text in texts.to_pylist()]
-    return [(i, j) for i, j in Sketch(normal, words=WORDS, seed=SEED).pairs(BAR).tolist()]
-
-
 def by_rensa(texts: pa.Array) -> list[tuple[int, int]]:
     import rensa
 
@@ -174,7 +166,7 @@ def by_datasketch(texts: pa.Array) -> list[tuple[int, int]]:
 
 
 WAYS: dict[str, Callable[[pa.Array], list[tuple[int, int]]]] = {
-    "cupel": by_cupel, "cupel, sets": by_cupel_sets, "the audit's sketch": by_audit, "rensa": by_rensa, "datasketch": by_datasketch,
+    "cupel": by_cupel, "cupel, sets": by_cupel_sets, "rensa": by_rensa, "datasketch": by_datasketch,
     "signatures: cupel": cupel_signatures, "signatures: rensa from cupel's shingles": rensa_signatures,
 }  # fmt: skip
 PEERS = ("rensa", "datasketch")
@@ -268,7 +260,6 @@ def main() -> None:
          "measured": float((whole == same).mean()), "passed": bool((whole == same).mean() >= 0.999)},
         faster("datasketch", 10),
         faster("rensa", 1),
-        faster("the audit's sketch", 1),
         {"claim": "signatures by rensa from the same shingles, times as fast as ours (a reason to depend on it)", "target": "less than 1.5",
          "measured": kernel, "passed": kernel < 1.5},
         {"claim": f"texts per CPU-second at {sizes[-1]:,} texts", "target": "at least 20,000", "measured": sizes[-1] / last["cpu"],

@@ -26,7 +26,7 @@ EMPTY = np.iinfo(np.uint32).max
 #: a byte of ASCII -> its lower case where it is a letter or digit, else 0; other bytes stay
 _FOLD = bytes(ord(chr(byte).lower()) if byte < 0x80 and chr(byte).isalnum() else byte if byte >= 0x80 else 0 for byte in range(256))
 #: the lowest 0, 1, ..., 8 bytes of a uint64
-_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
 #: words of more bytes than this are hashed one by one
 _LONG = 64
 _NONE = np.zeros(0, dtype=np.int64)
@@ -83,19 +83,19 @@ def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     following, before = after[after < n], single[single > 0] - 1
     first[following], last[before] = inside[following], inside[before]
     begin, stop = np.flatnonzero(first), np.flatnonzero(last) + 1
-    return _hashes(folded, begin, stop - begin), np.searchsorted(begin, ends).astype(np.int64)
+    return hash_words(folded, begin, stop - begin), np.searchsorted(begin, ends).astype(np.int64)
 
 
-def _hashes(folded: np.ndarray, begin: np.ndarray, size: np.ndarray) -> np.ndarray:
+def hash_words(folded: np.ndarray, begin: np.ndarray, size: np.ndarray) -> np.ndarray:
     """uint64 of each word from its bytes, eight at a time (`folded` has eight zeros at its end)."""
     eight = np.ndarray((len(folded) - 7,), dtype="<u8", buffer=folded.data, strides=(1,))
-    out = mix((eight[begin] & _MASKS[np.minimum(size, 8)]) + size.astype(np.uint64) * _BASE)
+    out = mix((eight[begin] & MASKS[np.minimum(size, 8)]) + size.astype(np.uint64) * _BASE)
     long = np.flatnonzero(size > 8)
     for at in range(8, _LONG, 8):
         if not len(long):
             return out
         rest = size[long] - at
-        out[long] = mix(out[long] ^ (eight[begin[long] + at] & _MASKS[np.minimum(rest, 8)]))
+        out[long] = mix(out[long] ^ (eight[begin[long] + at] & MASKS[np.minimum(rest, 8)]))
         long = long[rest > 8]
     for i in long.tolist():  # no word, but what an encoder of bytes makes
         word = folded[begin[i] : begin[i] + size[i]].tobytes()
@@ -109,7 +109,11 @@ def shingles(texts: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
     >>> shingles(pa.array(["a b c", "a", ""], pa.large_string()), 2)[1].tolist()
     [0, 2, 3, 3]
     """
-    word, starts = words(texts)
+    return runs(*words(texts), width)
+
+
+def runs(word: np.ndarray, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """`shingles` from the word hashes of some texts, uint64, and where those of each text begin, int64 [n + 1]."""
     count = np.diff(starts)
     up, down = _powers(len(word) + 1)
     prefix = np.zeros(len(word) + 1, dtype=np.uint64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def caught(similarity: float) -> float:
 def near_duplicates(
     texts: pa.Array, *, words: int = 5, at_least: float = SIMILAR, seed: int = 0, every: bool = False,
     spool: str | os.PathLike[str] | None = None, signed: Iterable[tuple[np.ndarray, np.ndarray]] | None = None,
+    among: np.ndarray | None = None, then: Callable[[pa.Array], pa.Array] | None = None,
 ) -> NearDuplicates:  # fmt: skip
     """Texts that share at least `at_least` of their runs of `words` words (Jaccard similarity |A & B| / |A | B| of the sets of runs).
 
@@ -67,6 +68,7 @@ def near_duplicates(
     every: find all pairs (of candidates in buckets of at most 32 texts), not only enough to connect each cluster.
     spool: where bands and signatures go while the search runs; None: where temporary files go.
     signed: signatures made elsewhere by `Signer(words, seed)`, as (signature [64, k], runs [k]) of consecutive parts of the texts.
+    among: bool [n], the texts that take part; all where None. then: what is compared in place of some texts (such as their composed form).
     Raises InputError where `at_least` is not in (0, 1], `words` is less than 1, or `signed` describes another number of texts.
 
     >>> found = near_duplicates(pa.array(["a b c d e f", "A, b; c d e f!", "g h i j k l"]))
@@ -77,34 +79,88 @@ def near_duplicates(
         raise InputError(f"at_least is {at_least}; it is a share of runs in (0, 1]. Write 0.8 for four fifths.")
     if words < 1:
         raise InputError(f"words is {words}; a run has at least one word. Write 5 for answers, 3 for prompts.")
-    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    texts = texts.cast(pa.large_string())
+    texts = _one(texts)
     if spool is not None:
         Path(spool).mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="cupel-bands-", dir=spool))
     try:
-        return _Search(texts, words, at_least, seed, place).run(every, signed)
+        return _Search(texts, Runs(texts, words, then), at_least, seed, place).run(every, signed, among)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def similarity(
+    texts: pa.Array, a: np.ndarray, b: np.ndarray, *, words: int = 5, then: Callable[[pa.Array], pa.Array] | None = None
+) -> np.ndarray:
+    """float64 [len(a)]: the exact Jaccard similarity of the runs of `words` words of the texts at positions a and b.
+
+    >>> similarity(pa.array(["a b c", "a b c d"]), np.array([0]), np.array([1]), words=2).round(3).tolist()
+    [0.667]
+    """
+    return Runs(_one(texts), words, then).jaccard(a, b)
+
+
+def _one(texts: pa.Array) -> pa.Array:
+    return (texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
+
+
+class Runs:
+    """The runs of words of texts, and how many two texts share."""
+
+    def __init__(self, texts: pa.Array, words: int, then: Callable[[pa.Array], pa.Array] | None) -> None:
+        self.texts, self.words, self._then = texts, words, then
+
+    def of(self, some: pa.Array) -> pa.Array:
+        """What is compared in place of some texts."""
+        return some if self._then is None else self._then(some)
+
+    def jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float64: the exact similarity of the texts at positions a and b (equal runs are told by 51 bits of their hashes)."""
+        offsets, _ = buffers(self.texts)
+        out = np.zeros(len(a))
+        weight = np.cumsum(offsets[a + 1] - offsets[a] + offsets[b + 1] - offsets[b])
+        low = 0
+        while low < len(a):
+            before = weight[low - 1] if low else 0
+            high = min(max(int(np.searchsorted(weight, before + _BYTES)), low + 1), low + _PAIRS, len(a))
+            out[low:high] = self._jaccard(a[low:high], b[low:high])
+            low = high
+        return out
+
+    def _jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        rows, place = np.unique(np.concatenate([a, b]), return_inverse=True)
+        hashes, starts = shingles(self.of(self.texts.take(pa.array(rows))), self.words)
+        text = np.repeat(np.arange(len(rows), dtype=np.uint64), np.diff(starts))
+        runs = _distinct(text << _LOW | hashes >> (np.uint64(64) - _LOW))
+        owner = (runs >> _LOW).astype(np.int64)
+        size = np.bincount(owner, minlength=len(rows))
+        start = np.cumsum(size) - size
+        runs &= (np.uint64(1) << _LOW) - np.uint64(1)
+        left, right = place.reshape(-1)[: len(a)], place.reshape(-1)[len(a) :]
+        keys = np.sort(np.concatenate([_labelled(runs, start[side], size[side]) for side in (left, right)]))
+        shared = keys[1:][keys[1:] == keys[:-1]] >> _LOW
+        both = np.bincount(shared.astype(np.int64), minlength=len(a))
+        union = size[left] + size[right] - both
+        return np.where(union > 0, both / np.maximum(union, 1), 0.0)
+
+
 class _Search:
-    def __init__(self, texts: pa.Array, words: int, at_least: float, seed: int, place: Path) -> None:
-        self.texts, self.words, self.at_least = texts, words, at_least
-        self.signer = Signer(words, seed)
+    def __init__(self, texts: pa.Array, runs: Runs, at_least: float, seed: int, place: Path) -> None:
+        self.texts, self.runs, self.at_least = texts, runs, at_least
+        self.signer = Signer(runs.words, seed)
         self.short = Column(place / "signatures", "<u2", PERMUTATIONS)
         self.bands = [Column(place / f"band-{band:02d}", "<u8") for band in range(BANDS)]
         self.count = Column(place / "count", "<i4")
         self.compared = 0
 
-    def run(self, every: bool, signed: Iterable[tuple[np.ndarray, np.ndarray]] | None) -> NearDuplicates:
+    def run(self, every: bool, signed: Iterable[tuple[np.ndarray, np.ndarray]] | None, among: np.ndarray | None) -> NearDuplicates:
         self._sign(self._signatures() if signed is None else signed)
         n = len(self.texts)
         parent = np.arange(n, dtype=np.int32)
         pairs: list[np.ndarray] = []
         similar: list[np.ndarray] = []
         known = np.zeros(0, dtype=np.int64)  # pairs that were compared, as i * n + j, sorted
-        filled = np.flatnonzero(self.count.read() > 0)
+        filled = np.flatnonzero((self.count.read() > 0) if among is None else (self.count.read() > 0) & among)
         for band in self.bands:
             for a, b in self._candidates(band, filled, every):
                 a, b = self._screened(a, b)
@@ -117,7 +173,7 @@ class _Search:
                 a, b = a[new], b[new]
                 if not len(a):
                     continue
-                found = self.jaccard(a, b)
+                found = self.runs.jaccard(a, b)
                 self.compared += len(a)
                 known = np.union1d(known, code[new])
                 alike = found >= self.at_least
@@ -134,7 +190,7 @@ class _Search:
 
     def _signatures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for low, high in chunks(self.texts):
-            yield self.signer(self.texts.slice(low, high - low))
+            yield self.signer(self.runs.of(self.texts.slice(low, high - low)))
 
     def _sign(self, signed: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Signatures and bands of all texts, to disk."""
@@ -192,35 +248,6 @@ class _Search:
             same = short[a[low : low + (1 << 15)]] == short[b[low : low + (1 << 15)]]
             keep[low : low + (1 << 15)] = same.mean(axis=1) >= s - slack
         return a[keep], b[keep]
-
-    def jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """float64: the exact similarity of the texts at positions a and b (equal runs are told by 51 bits of their hashes)."""
-        offsets, _ = buffers(self.texts)
-        out = np.zeros(len(a))
-        weight = np.cumsum(offsets[a + 1] - offsets[a] + offsets[b + 1] - offsets[b])
-        low = 0
-        while low < len(a):
-            before = weight[low - 1] if low else 0
-            high = min(max(int(np.searchsorted(weight, before + _BYTES)), low + 1), low + _PAIRS, len(a))
-            out[low:high] = self._jaccard(a[low:high], b[low:high])
-            low = high
-        return out
-
-    def _jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        rows, place = np.unique(np.concatenate([a, b]), return_inverse=True)
-        hashes, starts = shingles(self.texts.take(pa.array(rows)), self.words)
-        text = np.repeat(np.arange(len(rows), dtype=np.uint64), np.diff(starts))
-        runs = _distinct(text << _LOW | hashes >> (np.uint64(64) - _LOW))
-        owner = (runs >> _LOW).astype(np.int64)
-        size = np.bincount(owner, minlength=len(rows))
-        start = np.cumsum(size) - size
-        runs &= (np.uint64(1) << _LOW) - np.uint64(1)
-        left, right = place.reshape(-1)[: len(a)], place.reshape(-1)[len(a) :]
-        keys = np.sort(np.concatenate([_labelled(runs, start[side], size[side]) for side in (left, right)]))
-        shared = keys[1:][keys[1:] == keys[:-1]] >> _LOW
-        both = np.bincount(shared.astype(np.int64), minlength=len(a))
-        union = size[left] + size[right] - both
-        return np.where(union > 0, both / np.maximum(union, 1), 0.0)
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from cupel.audit.checks._minhash import Sketch
+from cupel.audit.checks._table import Table
 from cupel.records.schema import Quarantined
 
 
@@ -127,7 +130,11 @@ def shingles(text: str, width: int) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + width]) for i in range(max(len(words) - width + 1, 1))}
 
 
-def test_sketch_agrees_with_sets_of_words(make):
+def responses(texts: list[str]) -> Table:
+    return Table(pa.array(texts, pa.large_string()), [np.arange(len(texts))], prompts=False)
+
+
+def test_near_copies_agree_with_sets_of_words(make):
     rng = np.random.default_rng(5)
     texts = []
     for _ in range(40):
@@ -136,38 +143,29 @@ def test_sketch_agrees_with_sets_of_words(make):
         for _ in range(3):
             base = edited(base, int(rng.integers(len(base.split()))))
             texts.append(base)
-    sketch = Sketch(texts, words=5, seed=0)
     i, j = np.triu_indices(len(texts), 1)
     sets = [shingles(t, 5) for t in texts]
     slow = np.array([len(sets[x] & sets[y]) / len(sets[x] | sets[y]) for x, y in zip(i, j, strict=True)])
-    assert sketch.jaccard(i, j) == pytest.approx(slow)
     wanted = {(int(x), int(y)) for x, y, s in zip(i, j, slow, strict=True) if s >= 0.8}
-    got = {tuple(pair) for pair in sketch.pairs().tolist()}
-    assert got <= wanted
-    # each set of alike texts is connected
-    labels = sketch.clusters(np.arange(len(texts)))
+    labels = responses(texts).near(5, 0)
     assert all(labels[x] == labels[y] for x, y in wanted)
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         assert len(members) == 1 or all(any((min(m, o), max(m, o)) in wanted for o in members if o != m) for m in members)
 
 
-def test_sketch_reads_scripts_without_spaces():
+def test_near_copies_in_scripts_without_spaces_and_in_composed_letters():
     one = "今天天气很好我们一起去公园散步吧然后去吃饭再看电影最后回家休息"
     texts = [one, one[:-1] + "了", "完全不同的一句话没有任何共同之处只是为了测试而写的文字而已呀"]
-    labels = Sketch(texts, words=5, seed=0).clusters(np.arange(3))
+    labels = responses(texts).near(5, 0)
+    assert labels[0] == labels[1] != labels[2]
+    words = " ".join(f"m\u00f6t{k}" for k in range(40))
+    labels = responses([words, unicodedata.normalize("NFD", words) + " more", "other words"]).near(5, 0)
     assert labels[0] == labels[1] != labels[2]
 
 
-def test_sketch_of_texts_without_words():
-    sketch = Sketch(["", "...", "!?", "one"], words=3, seed=0)
-    assert len(set(sketch.clusters(np.arange(4)).tolist())) == 4
-    assert sketch.similar(np.array([0]), np.array([1])).tolist() == [False]
-
-
-def test_estimate_of_similarity_is_unbiased(make):
-    rng = np.random.default_rng(9)
-    words = [f"w{i}" for i in range(400)]
-    texts = [" ".join(words[:300]), " ".join(words[100:])]
-    got = np.mean([(lambda s: (s[0] == s[1]).mean())(Sketch(texts, words=1, seed=int(k)).signatures) for k in rng.integers(1e6, size=40)])
-    assert got == pytest.approx(0.5, abs=0.035)  # 2560 draws: standard error .01
+def test_texts_without_words_and_unused_texts_have_no_near_copies():
+    assert len(set(responses(["", "...", "!?", "one"]).near(3, 0).tolist())) == 4
+    words = " ".join(f"w{k}" for k in range(40))
+    found = Table(pa.array([words, words + " a", words + " b"], pa.large_string()), [np.array([0, 2])], prompts=False).near(5, 0)
+    assert found[0] == found[2] != found[1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from cupel.audit.checks._language import scripts
+from cupel.audit.checks._table import Table
 from cupel.audit.checks.contamination import Overlap
 from cupel.audit.checks.cut_off_endings import ending
-from cupel.audit.checks.language_mismatch import languages, scripts
 from cupel.audit.checks.leaked_special_tokens import marks
 from cupel.audit.checks.one_sided_refusals import refuses
 from cupel.audit.checks.personal_data import kinds_in
@@ -98,7 +100,8 @@ CHINESE = "阳光在空气中被散射，蓝光的散射比红光强得多，所
 
 def test_scripts_and_languages():
     assert scripts([ENGLISH, RUSSIAN, CHINESE, "12 + 3 = ?", "ok"]).tolist() == [1, 2, 10, 0, 0]
-    assert languages([ENGLISH, GERMAN, FRENCH, "x = lambda y: y", ""]).tolist() == [1, 2, 3, 0, 0]
+    texts = pa.array([ENGLISH, GERMAN, FRENCH, "x = lambda y: y", ""], pa.large_string())
+    assert Table(texts, [np.arange(5)], prompts=False).facts.language.tolist() == [1, 2, 3, 0, 0]
 
 
 def test_language_mismatch(make):
@@ -286,7 +289,7 @@ def test_overlap_agrees_with_sets_of_words(make):
         words = text.lower().rstrip(".").split()
         return {tuple(words[i : i + 13]) for i in range(len(words) - 12)} if len(words) >= 13 else set()
 
-    got = Overlap(against).find(texts)
+    got = Overlap(against).find(Table(pa.array(texts, pa.large_string()), [np.arange(len(texts))], prompts=False))
     for text, hit in zip(texts, got, strict=True):
         mine = runs(text)
         slow = {j for j, a in enumerate(against) if mine and runs(a) and len(mine & runs(a)) >= 0.5 * min(len(mine), len(runs(a)))}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks._minhash import WordHasher, chunks, shingle
-from cupel.audit.checks.context import Context, normalise, plain
+from cupel.audit.checks._bytes import normalise
+from cupel.audit.checks._table import Table, plain
+from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
+from cupel.records.minhash import runs, words
 from cupel.records.schema import Votes
 
 NAME = "contamination"
@@ -17,19 +20,19 @@ COST = 2
 WIDTH = 13
 _MIN_WORDS = 5
 _OVERLAP = 0.5
+_PART = 1024  # texts looked for that are hashed at a time
 
 
 class Overlap:
     """13-word shingles of the texts to look for (the width of Brown et al. 2020, appendix C), and which texts hold half of one."""
 
     def __init__(self, against: list[str]) -> None:
-        self._hash = WordHasher()
         normal = [normalise(plain(t)) for t in against]
         self.exact = {t: i for i, t in reversed(list(enumerate(normal))) if t.count(" ") + 1 >= _MIN_WORDS}
         hashes, owner = [], []
         self.size = np.zeros(len(against), dtype=np.int64)
-        for start, stop in chunks(normal):
-            h, o = self._shingles(normal[start:stop])
+        for start in range(0, len(normal), _PART):
+            h, o = self._shingles(normal[start : start + _PART])
             hashes.append(h)
             owner.append(o + start)
         h = np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64)
@@ -40,8 +43,8 @@ class Overlap:
 
     def _shingles(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(hashes, owner): the *different* shingles of each text that has at least 13 words."""
-        words, starts = self._hash(texts)
-        hashes, at = shingle(words, starts, WIDTH)
+        hashed, starts = words(pa.array(texts, pa.large_string()))
+        hashes, at = runs(hashed, starts, WIDTH)
         owner = np.repeat(np.arange(len(texts)), np.diff(at))
         keep = np.diff(starts)[owner] >= WIDTH
         hashes, owner = hashes[keep], owner[keep]
@@ -51,29 +54,35 @@ class Overlap:
         new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
         return hashes[new], owner[new]
 
-    def find(self, texts: list[str]) -> np.ndarray:
-        """int64 [len(texts)]: position of a text looked for that each (normalised) text equals or overlaps by half, -1 for none.
+    def find(self, texts: Table) -> np.ndarray:
+        """int64 [len(texts)]: position of a text looked for that each text equals or overlaps by half, -1 for none.
 
         Overlap = shared 13-word shingles over those of the shorter of the two, so that a question inside a long prompt is found.
         """
         out = np.full(len(texts), -1, dtype=np.int64)
-        for start, stop in chunks(texts) if len(self._h) else ():
-            hashes, owner = self._shingles(texts[start:stop])
-            sizes = np.bincount(owner, minlength=stop - start)
-            low, high = np.searchsorted(self._h, hashes, side="left"), np.searchsorted(self._h, hashes, side="right")
-            hit = np.flatnonzero(high > low)
-            times = np.minimum(high - low, 50)[hit]  # a shingle that more than 50 of them share is boilerplate
-            where = np.repeat(low[hit], times) + np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-            pair, shared = np.unique(np.repeat(owner[hit], times) * np.int64(len(self.size)) + self._o[where], return_counts=True)
-            mine, theirs = pair // max(len(self.size), 1), pair % max(len(self.size), 1)
-            for i, j in zip(*(x[shared >= _OVERLAP * np.minimum(sizes[mine], self.size[theirs])] for x in (mine, theirs)), strict=True):
-                if out[start + i] < 0:
-                    out[start + i] = j
-        for i, text in enumerate(texts):
-            equal = self.exact.get(text)
-            if equal is not None:
-                out[i] = equal
+        for start, part in texts.normal_parts():
+            if len(self._h):
+                self._overlaps(part, out[start : start + len(part)])
+            for i, text in enumerate(part):
+                equal = self.exact.get(text)
+                if equal is not None:
+                    out[start + i] = equal
         return out
+
+    def _overlaps(self, texts: list[str], out: np.ndarray) -> None:
+        """Fill in the first text looked for that each normalised text overlaps by half."""
+        hashes, owner = self._shingles(texts)
+        sizes = np.bincount(owner, minlength=len(texts))
+        low = np.searchsorted(self._h, hashes, side="left")
+        hit = np.flatnonzero(self._h[np.minimum(low, len(self._h) - 1)] == hashes)
+        low, high = low[hit], np.searchsorted(self._h, hashes[hit], side="right")
+        times = np.minimum(high - low, 50)  # a shingle that more than 50 of them share is boilerplate
+        where = np.repeat(low, times) + np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        pair, shared = np.unique(np.repeat(owner[hit], times) * np.int64(len(self.size)) + self._o[where], return_counts=True)
+        mine, theirs = pair // max(len(self.size), 1), pair % max(len(self.size), 1)
+        for i, j in zip(*(x[shared >= _OVERLAP * np.minimum(sizes[mine], self.size[theirs])] for x in (mine, theirs)), strict=True):
+            if out[i] < 0:
+                out[i] = j
 
 
 def check(votes: Votes, context: Context) -> Finding:
@@ -87,7 +96,7 @@ def check(votes: Votes, context: Context) -> Finding:
         return not_applicable(NAME, SCOPE, "no file to compare with was given (--against FILE)")
     shared = context.shared(votes)
     overlap = Overlap(list(context.against))
-    prompt, response = overlap.find(shared.prompts_normal), overlap.find(shared.responses_normal)
+    prompt, response = overlap.find(shared.prompts), overlap.find(shared.responses)
     rows = (prompt >= 0)[shared.prompt] | shared.either(response >= 0)
     n, count = len(votes), int(rows.sum())
     if not count:

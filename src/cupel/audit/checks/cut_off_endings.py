@@ -66,8 +66,8 @@ def check(votes: Votes, context: Context) -> Finding:
     """
     shared = context.shared(votes)
     grade = np.zeros(len(shared.responses), dtype=np.int8)
-    for i in np.flatnonzero(shared.responses_look.unstopped).tolist():
-        grade[i] = ending(shared.responses[i])
+    for i, text in shared.responses.at(np.flatnonzero(shared.responses.facts.looks.unstopped)):
+        grade[i] = ending(text)
     cut = grade == 2
     rows = shared.either(cut)
     n, count = len(votes), int(rows.sum())

@@ -8,7 +8,7 @@ import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks._stats import clustered_share
-from cupel.audit.checks._texts import Looks, look
+from cupel.audit.checks._table import Table
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
@@ -25,22 +25,27 @@ _KINDS = {
     "code": re.compile(r"```|`[^`\n]+`"),
     "tables": re.compile(r"(?:^|\n)[ \t]*\|[^\n]*\|[ \t]*(?=\n|$)"),
 }
+_PATTERNS = tuple(_KINDS.values())
 
 
-def format_counts(texts: list[str], looks: Looks | None = None) -> np.ndarray:
-    """int64 [len(texts), 5]: list items, headings, bold spans, code spans and fences, table rows of each text.
-
-    looks: what the texts can hold, where that is known already.
-
-    >>> format_counts(["- one\\n- two **b**"]).tolist()
-    [[2, 0, 1, 0, 0]]
-    """
-    out = np.zeros((len(texts), len(_KINDS)), dtype=np.int64)
-    looks = look(texts) if looks is None else looks
-    for k, (pattern, can) in enumerate(zip(_KINDS.values(), (looks.item, looks.heading, looks.bold, looks.tick, looks.pipe), strict=True)):
-        for i in np.flatnonzero(can).tolist():
-            out[i, k] = sum(1 for _ in pattern.finditer(texts[i]))
+def format_counts(texts: Table) -> np.ndarray:
+    """int32 [len(texts), 5]: list items, headings, bold spans, code spans and fences, table rows of each text."""
+    out = np.zeros((len(texts), len(_KINDS)), dtype=np.int32)
+    looks = texts.facts.looks
+    can = np.stack([looks.item, looks.heading, looks.bold, looks.tick, looks.pipe], axis=1)
+    for i, text in texts.at(np.flatnonzero(can.any(axis=1))):
+        for k in np.flatnonzero(can[i]).tolist():
+            out[i, k] = sum(1 for _ in _PATTERNS[k].finditer(text))
     return out
+
+
+def marks_in(text: str) -> list[int]:
+    """List items, headings, bold spans, code spans and fences, table rows of a text.
+
+    >>> marks_in("- one\\n- two **b**")
+    [2, 0, 1, 0, 0]
+    """
+    return [sum(1 for _ in pattern.finditer(text)) for pattern in _PATTERNS]
 
 
 def check(votes: Votes, context: Context) -> Finding:
@@ -52,7 +57,7 @@ def check(votes: Votes, context: Context) -> Finding:
     are also longer.
     """
     shared = context.shared(votes)
-    counts = format_counts(shared.responses, shared.responses_look)
+    counts = format_counts(shared.responses)
     marks = counts.sum(axis=1)
     gap = marks[shared.first] - marks[shared.second]
     use = shared.decided & (gap != 0)

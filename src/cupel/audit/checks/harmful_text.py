@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, percent
+from cupel.audit.checks._bytes import normalise
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
@@ -47,10 +48,10 @@ def check(votes: Votes, context: Context) -> Finding:
     labels (news and history contain them too), and no row should be dropped for them.
     """
     shared = context.shared(votes)
-    prompt, response = shared.prompts_words.harmful.copy(), shared.responses_words.harmful.copy()
-    for flag, texts in ((prompt, shared.prompts_normal), (response, shared.responses_normal)):
-        for i in np.flatnonzero(flag).tolist():
-            flag[i] = flagged(texts[i])
+    prompt, response = (np.zeros(len(texts), dtype=bool) for texts in (shared.prompts, shared.responses))
+    for flag, texts in ((prompt, shared.prompts), (response, shared.responses)):
+        for i, text in texts.at(np.flatnonzero(texts.facts.harmful)):
+            flag[i] = flagged(normalise(text))
     rows = prompt[shared.prompt] | shared.either(response)
     n, count = len(votes), int(rows.sum())
     if not count:

@@ -58,9 +58,10 @@ def check(votes: Votes, context: Context) -> Finding:
     the middle of an answer; below it warning, because a single row is enough to teach nothing but is never meant.
     """
     shared = context.shared(votes)
-    per_text = {i: marks(shared.responses[i]) for i in np.flatnonzero(shared.responses_look.leaked).tolist()}
+    leaked = np.flatnonzero(shared.responses.facts.looks.leaked)
+    per_text = {i: told for i, text in shared.responses.at(leaked) if (told := marks(text))}
     flag = np.zeros(len(shared.responses), dtype=bool)
-    flag[[i for i, m in per_text.items() if m]] = True
+    flag[list(per_text)] = True
     rows = shared.either(flag)
     n, count = len(votes), int(rows.sum())
     if not count:

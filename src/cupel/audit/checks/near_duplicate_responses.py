@@ -25,9 +25,10 @@ def check(votes: Votes, context: Context) -> Finding:
     a, b = shared.response_id[shared.first], shared.response_id[shared.second]
     row = np.flatnonzero(a != b)
     size = np.int64(max(len(shared.responses), 1))
+    row = row[shared.response_cluster[shared.first[row]] == shared.response_cluster[shared.second[row]]]
     codes, inverse = np.unique(shared.first[row] * size + shared.second[row], return_inverse=True)
     alike = np.zeros(len(votes), dtype=bool)
-    alike[row] = shared.response_sketch.similar(codes // size, codes % size)[inverse.reshape(-1)]
+    alike[row] = shared.nearly_the_same(codes // size, codes % size)[inverse.reshape(-1)]
     n, count = len(votes), int(alike.sum())
     used = np.zeros(len(shared.responses), dtype=bool)
     used[np.concatenate([shared.first, shared.second])] = True

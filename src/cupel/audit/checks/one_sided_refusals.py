@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, percent
+from cupel.audit.checks._bytes import normalise
 from cupel.audit.checks._stats import clustered_share
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
@@ -47,9 +48,9 @@ def check(votes: Votes, context: Context) -> Finding:
     whichever way it points; else info.
     """
     shared = context.shared(votes)
-    flag = shared.responses_words.refuses.copy()
-    for i in np.flatnonzero(flag).tolist():
-        flag[i] = refuses(shared.responses_normal[i])
+    flag = np.zeros(len(shared.responses), dtype=bool)
+    for i, text in shared.responses.at(np.flatnonzero(shared.responses.facts.refuses)):
+        flag[i] = refuses(normalise(text))
     one, wins = shared.one_sided(flag)
     n, count = len(votes), int(one.sum())
     both = int((flag[shared.first] & flag[shared.second]).sum())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, percent
+from cupel.audit.checks._table import Table
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
@@ -118,10 +119,10 @@ def check(votes: Votes, context: Context) -> Finding:
     counts: Counter[str] = Counter()
     masked: dict[str, list[str]] = {}
 
-    def scan(texts: list[str], can: np.ndarray) -> np.ndarray:
+    def scan(texts: Table) -> np.ndarray:
         flag = np.zeros(len(texts), dtype=bool)
-        for i in np.flatnonzero(can).tolist():
-            for kind, mask in kinds_in(texts[i]):
+        for i, text in texts.at(np.flatnonzero(texts.facts.looks.personal)):
+            for kind, mask in kinds_in(text):
                 flag[i] = True
                 counts[kind] += 1
                 shown = masked.setdefault(kind, [])
@@ -129,7 +130,7 @@ def check(votes: Votes, context: Context) -> Finding:
                     shown.append(mask)
         return flag
 
-    prompt, response = scan(shared.prompts_plain, shared.prompts_look.personal), scan(shared.responses, shared.responses_look.personal)
+    prompt, response = scan(shared.prompts), scan(shared.responses)
     rows = prompt[shared.prompt] | shared.either(response)
     n, count = len(votes), int(rows.sum())
     if not count:

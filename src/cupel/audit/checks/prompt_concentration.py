@@ -22,7 +22,7 @@ def check(votes: Votes, context: Context) -> Finding:
     """
     shared = context.shared(votes)
     label = shared.prompt_id[shared.prompt]
-    empty = np.array([not t for t in shared.prompts_normal], dtype=bool)[shared.prompt]
+    empty = ~shared.asked[shared.prompt]
     counts = np.bincount(label[~empty], minlength=1)
     prompts, n = int((counts > 0).sum()), int(counts.sum())
     if prompts < 20:

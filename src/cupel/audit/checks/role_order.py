@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, not_applicable
-from cupel.audit.checks.context import Context, content
+from cupel.audit.checks._table import chat_turns, content
+from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -62,19 +63,20 @@ def check(votes: Votes, context: Context) -> Finding:
     then raise, or render something else, often enough to notice), else info.
     """
     shared = context.shared(votes)
-    wrong = [None if c is None else faults(c) for c in shared.chats]
-    chat = np.array([w is not None for w in wrong], dtype=bool)[shared.prompt] if wrong else np.zeros(len(votes), dtype=bool)
-    n = int(chat.sum())
+    chats = shared.prompts.facts.chat
+    n = int(chats[shared.prompt].sum())
     if not n:
         return not_applicable(NAME, SCOPE, "no prompt is a chat (a list of turns with roles)")
-    bad = np.array([bool(w) for w in wrong], dtype=bool)
+    wrong = {i: told for i, text in shared.prompts.came(np.flatnonzero(chats)) if (told := faults(chat_turns(text) or []))}
+    bad = np.zeros(len(chats), dtype=bool)
+    bad[list(wrong)] = True
     rows = bad[shared.prompt]
     if not rows.any():
         return clean(NAME, SCOPE, n, f"the turns of all {n:,} chat prompts are in order")
     kinds: Counter[str] = Counter()
-    uses = np.bincount(shared.prompt, minlength=len(wrong))
-    for i in np.flatnonzero(bad).tolist():
-        for fault in wrong[i] or ():
+    uses = np.bincount(shared.prompt, minlength=len(chats))
+    for i, told in wrong.items():
+        for fault in told:
             kinds[fault] += int(uses[i])
     count = int(rows.sum())
     listed = ", ".join(f"{fault} ({k:,})" for fault, k in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))

@@ -27,7 +27,7 @@ def check(votes: Votes, context: Context) -> Finding:
     if not n or not train.any():
         return not_applicable(NAME, SCOPE, "the rows are not split into training and held-out parts", n)
     shared = context.shared(votes)
-    named = np.array([bool(t) for t in shared.prompts_normal], dtype=bool)[shared.prompt]
+    named = shared.asked[shared.prompt]
     prompt = np.where(named, shared.prompt_cluster[shared.prompt], -1)
     long = shared.words >= _MIN_WORDS
     sides = [np.where(long[s], shared.response_cluster[s], -1) for s in (shared.first, shared.second)]

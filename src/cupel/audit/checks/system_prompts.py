@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
-from cupel.audit.checks.context import Context, content
+from cupel.audit.checks._table import chat_turns, content
+from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
 
@@ -22,14 +25,19 @@ def check(votes: Votes, context: Context) -> Finding:
     Rows: the smaller part.
     """
     shared = context.shared(votes)
-    first = [None if c is None else c[0] for c in shared.chats]
-    chat = np.array([t is not None for t in first], dtype=bool)
-    has = np.array([t is not None and str(t["role"]).lower() in ("system", "developer") for t in first], dtype=bool)
+    chat = shared.prompts.facts.chat
+    has = np.zeros(len(chat), dtype=bool)
+    said: set[bytes] = set()  # digests: a set of long texts would grow with the file
+    for i, text in shared.prompts.came(np.flatnonzero(chat)):
+        turn = (chat_turns(text) or [{"role": ""}])[0]
+        has[i] = str(turn["role"]).lower() in ("system", "developer")
+        if has[i]:
+            said.add(blake2b(content(turn).strip().encode("utf-8", "surrogatepass"), digest_size=16).digest())
     rows_chat, rows_has = chat[shared.prompt], has[shared.prompt]
     n, k = int(rows_chat.sum()), int(rows_has.sum())
     if not n:
         return not_applicable(NAME, SCOPE, "no prompt is a chat (a list of turns with roles)")
-    different = len({content(t).strip() for t, h in zip(first, has, strict=True) if h and t is not None})
+    different = len(said)
     details = {"with_system": k, "share": round(k / n, 6), "different": different}
     told = f"{k:,} of {n:,} chat prompts ({percent(k / n)}) begin with a system turn, {different:,} different"
     if k / n <= 0.01 or k / n >= 0.99:

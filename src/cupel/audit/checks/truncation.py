@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from cupel.audit.checks._build import by_share, clean, found, not_applicable, percent
+from cupel.audit.checks._table import Table
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
 from cupel.records.schema import Votes
@@ -26,8 +30,8 @@ def check(votes: Votes, context: Context) -> Finding:
         return not_applicable(NAME, SCOPE, "no tokeniser was given to count tokens with")
     shared = context.shared(votes)
     limit = context.context_tokens
-    prompt = np.asarray(context.token_counts(shared.prompts_plain), dtype=np.int64)[shared.prompt]
-    response = np.asarray(context.token_counts(shared.responses), dtype=np.int64)
+    prompt = _tokens(shared.prompts, context.token_counts)[shared.prompt]
+    response = _tokens(shared.responses, context.token_counts)
     longer = np.maximum(response[shared.first], response[shared.second])
     rows = prompt + longer > limit
     n, count = len(votes), int(rows.sum())
@@ -49,3 +53,11 @@ def check(votes: Votes, context: Context) -> Finding:
         remedy="--drop truncation, or train with a longer context",
         details=details,
     )
+
+
+def _tokens(texts: Table, counted: Callable[[list[str]], Any]) -> np.ndarray:
+    """int64 of texts: tokens, some thousand texts at a time."""
+    out = np.zeros(len(texts), dtype=np.int64)
+    for start, part in texts.plain_parts():
+        out[start : start + len(part)] = counted(part)
+    return out

@@ -2,10 +2,11 @@
 
     python benchmarks/hard_knocks.py [--kills 20] [--files 10000] [--rows 1500]
 
-`cupel refine` runs on votes cut from the bundled file. Kills: SIGKILL at moments drawn evenly over the time of an undisturbed run; the
-same command is then run to its end, and OUT must hold the bytes of an undisturbed run. Each kill starts from the OUT the last one left
-behind until a run finishes, then from an empty OUT. The other knocks come through a `sitecustomize` of the child process (a disk that is
-full after some flushes, a clock that runs backwards) or from outside (input taken away, cache and stages with flipped bits, a second run).
+`cupel refine` runs on votes cut from the bundled file. Kills: SIGKILL while the run goes on, into an empty OUT and into one that a kill
+left behind in turn, at moments drawn evenly over the measured length of that run left alone; after every kill the same command is run to
+its end on a copy, which must hold the bytes of an undisturbed run. The other knocks come through a `sitecustomize` of the child process
+(a disk that is full after some flushes, a clock that runs backwards) or from outside (input taken away, cache and stages with flipped
+bits, a second run).
 Fuzz: files of all formats with bytes changed, cut, doubled or joined, read in this process; rows in must be rows kept plus rows set aside.
 """
 
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common import HERE, arguments, write_result
 
@@ -96,30 +99,52 @@ def clear(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode == 2 and "Traceback" not in done.stderr and "Error" in done.stderr
 
 
-def kills(bench: Bench, expected: dict[str, str], seconds: float, n: int, seed: int) -> dict[str, int]:
-    """n kills at random moments; how many of the runs after them gave the expected bytes."""
+def strike(bench: Bench, out: Path, seconds: float, rng: random.Random) -> bool:
+    """SIGKILL a run into OUT at a moment drawn evenly from its expected length; whether it was still running."""
+    process = bench.start(out)
+    try:
+        process.communicate(timeout=rng.uniform(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def kills(bench: Bench, expected: dict[str, str], seconds: float, n: int, seed: int) -> dict[str, Any]:
+    """n kills that each interrupted a run; how many of the runs that resumed after them gave the expected bytes.
+
+    They come in twos: one strikes a run into an empty OUT, the other a run that resumes after it, each at a moment drawn evenly from the
+    measured length of the same run left alone. A blow that falls after the end is not counted and drawn again.
+    """
     rng = random.Random(seed)
-    struck = same = late = 0
-    out, fresh = bench.root / "killed-0", 0
-    while struck < n:
-        process = bench.start(out)
-        moment = rng.uniform(0.0, seconds)
-        try:
-            process.wait(timeout=moment)
-            late += 1  # resumed work is shorter: it was done before the blow fell
-            out, fresh = bench.root / f"killed-{fresh + 1}", fresh + 1
-            continue
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        if process.stderr:
-            process.stderr.close()
-        struck += 1
-        if struck % 3 == 0 or struck == n:  # after every third kill on the same OUT the run is left to end
-            done = bench.run(out)
-            same += done.returncode == 0 and digests(out) == expected
-            out, fresh = bench.root / f"killed-{fresh + 1}", fresh + 1
-    return {"kills": struck, "runs_after": -(-n // 3), "identical": same, "finished_before_the_blow": late}
+    same = missed = 0
+    stages: list[int] = []
+    lengths: list[float] = []
+    for k in range(n):
+        out, before = bench.root / f"killed-{k // 2}", bench.root / "before"
+        if k % 2 == 0:
+            expected_seconds = seconds
+        while True:
+            shutil.rmtree(before, ignore_errors=True)
+            if out.exists():
+                shutil.copytree(out, before)
+            if strike(bench, out, expected_seconds, rng):
+                break
+            missed += 1
+            shutil.rmtree(out, ignore_errors=True)
+            if before.exists():
+                before.rename(out)
+        stages.append(len([p for p in (out / ".stages").glob("*") if not p.name.startswith(".")]))
+        resumed = bench.root / "resumed"
+        shutil.rmtree(resumed, ignore_errors=True)
+        if out.exists():
+            shutil.copytree(out, resumed)
+        began = time.perf_counter()
+        done = bench.run(resumed)
+        expected_seconds = time.perf_counter() - began
+        lengths.append(round(expected_seconds, 2))
+        same += done.returncode == 0 and digests(resumed) == expected
+    return {"kills": n, "identical": same, "blows_after_the_end": missed, "finished_stages_at_the_blow": stages, "resumed_seconds": lengths}
 
 
 def knocks(bench: Bench, expected: dict[str, str]) -> dict[str, bool]:
@@ -296,21 +321,24 @@ def main() -> None:
         say("fuzz", {k: v for k, v in fuzzed.items() if k != "faults"}, fuzzed["faults"])
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.rows)
+        whole = bench.run(bench.root / "whole")  # fills the cache, which later runs share
         began = time.perf_counter()
-        whole = bench.run(bench.root / "whole")
+        whole = bench.run(bench.root / "again")
         seconds = time.perf_counter() - began
         if whole.returncode:
             raise SystemExit(whole.stderr[-3000:])
         expected = digests(bench.root / "whole")
+        if digests(bench.root / "again") != expected:
+            raise SystemExit("two undisturbed runs differ")
         say(f"undisturbed: {seconds:.1f} s, {len(expected)} files")
         struck = kills(bench, expected, seconds, options.kills, options.seed)
         say("kills", struck)
         knocked = knocks(bench, expected)
         say("knocks", knocked)
     claims = [
-        {"claim": f"runs that end in the bytes of an undisturbed run, after {struck['kills']} kills at random moments",
-         "target": "all", "measured": [struck["identical"], struck["runs_after"]], "n": struck["kills"],
-         "passed": struck["identical"] == struck["runs_after"]},
+        {"claim": f"runs that end in the bytes of an undisturbed run, resumed after {struck['kills']} kills that each interrupted one",
+         "target": "all", "measured": [struck["identical"], struck["kills"]], "n": struck["kills"],
+         "passed": struck["identical"] == struck["kills"]},
         {"claim": "knocks that end in exit code 2 and words, or in the right bytes, and lose nothing", "target": "all",
          "measured": [sum(knocked.values()), len(knocked)], "n": len(knocked), "passed": all(knocked.values())},
         {"claim": "damaged files that end in a fault of ours or lose a row", "target": "0", "measured": fuzzed["n_faults"],

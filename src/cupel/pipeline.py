@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,9 @@ def spool(source: Any, out: Path) -> Any:
     return str(kept)
 
 
-def read_stage(source: str, options: RefineOptions, stages: Stages) -> tuple[Votes, dict[str, Any]]:
+def read_stage(
+    source: str, options: RefineOptions, stages: Stages, progress: Progress | None = None
+) -> tuple[Votes, dict[str, Any]]:
     """The votes with their split, and the key of their content.
 
     A file that streams (`records.stream`) is read into a spool beside the stages; the stage keeps its very files, and maps them when it is
@@ -97,7 +100,7 @@ def read_stage(source: str, options: RefineOptions, stages: Stages) -> tuple[Vot
             key,
             lambda: read(
                 source, map=options.map, format=options.format, max_bad=options.max_bad, heldout=options.heldout, seed=options.seed,
-                spool=spool,
+                spool=spool, progress=None if progress is None else partial(progress, "read"),
             ),
             VOTES,
         )  # fmt: skip
@@ -120,7 +123,7 @@ def audit_file(
     with lock(out):
         source = spool(source, out)
         stages = open_stages(out, options, progress, say)
-        votes, votes_key = read_stage(source, options, stages)
+        votes, votes_key = read_stage(source, options, stages, progress)
         if say:
             say(_read_words(votes))
         audit_options = AuditOptions(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,9 @@ def curate_file(
 
 @contextmanager
 def _reading(
-    file: str, out: Path | None, map: Mapping[str, str] | None, format: str | None, max_bad: float, *, keep: bool = False
-) -> Iterator[Votes]:
+    file: str, out: Path | None, map: Mapping[str, str] | None, format: str | None, max_bad: float, *, keep: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Votes]:  # fmt: skip
     """The votes of a file, none held out. What a large file needs on disk lies beside the result `out` (None: where temporary files go)
     and is gone afterwards; with `keep` it is a stage in the folder `out`, and found there the next time."""
     from cupel.records.files import lock
@@ -124,7 +126,7 @@ def _reading(
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
         with scratch(None if out is None else out.parent) as place:
-            yield read(file, **options, spool=place / "votes")
+            yield read(file, **options, spool=place / "votes", progress=progress)
 
 
 def train_file(
@@ -264,6 +266,7 @@ def convert_file(
     max_bad: float = 0.01,
     dry_run: bool = False,
     force: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """The same data in another format; what it cannot hold is counted in `losses`. OUT's ending decides how it is written.
 
@@ -279,8 +282,9 @@ def convert_file(
     if target.exists() and not (force or dry_run):
         raise InputError(f"{target} exists; give another name, or --force to replace it")
     check_ending(target)
-    with _reading(source, None if dry_run else target, map, format, max_bad) as votes:
-        n_out, losses = convert_stream(votes, None if dry_run else target, to)
+    told = {name: partial(progress, name) if progress else None for name in ("read", "convert")}
+    with _reading(source, None if dry_run else target, map, format, max_bad, progress=told["read"]) as votes:
+        n_out, losses = convert_stream(votes, None if dry_run else target, to, progress=told["convert"])
     words = [f"{len(votes):,} votes read as {votes.source_format}, {n_out:,} rows as {to}."]
     on_reading = list(votes.meta.get("losses", ()))
     words += [f"Lost on reading: {loss}" for loss in on_reading] + [f"Lost: {loss}" for loss in losses]

@@ -103,3 +103,17 @@ def test_the_other_verbs_stream_into_the_folder_of_their_result(tiny, streaming,
     tasks.train_file(str(tiny), large / "model", map={"group": "topic"})
     assert len(streaming) == count  # the spool of the first time
     assert not [name for name in os.listdir(large) if name.startswith("cupel-spool-")]
+
+
+def test_reading_and_writing_say_how_far_they_are(tiny, streaming, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cupel.records.stream.lines.BLOCK", 20_000)
+    monkeypatch.setattr("cupel.records.stream.json_lines.BLOCK", 20_000)
+    monkeypatch.setattr("cupel.records.stream.parts.ROWS", 100)
+    told: list[tuple[str, int, int]] = []
+    tasks.convert_file(str(tiny), tmp_path / "rows.jsonl", to="kto", progress=lambda *state: told.append(state))
+    size = tiny.stat().st_size
+    reading = [done for name, done, total in told if name == "read" and total == size]
+    assert len(reading) > 3
+    assert reading == sorted(reading)
+    assert reading[-1] == size
+    assert [(done, total) for name, done, total in told if name == "convert"] == [(100, 300), (200, 300), (300, 300)]

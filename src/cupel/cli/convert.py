@@ -34,9 +34,10 @@ def convert(
     from cupel.tasks import convert_file
 
     console = c.Console(json=as_json, quiet=quiet)
-    summary = convert_file(
-        source, target, to=to, map=c.parse_map(map_), format=format_, max_bad=max_bad, dry_run=dry_run, force=force
-    )  # fmt: skip
+    with console.progress() as progress:
+        summary = convert_file(
+            source, target, to=to, map=c.parse_map(map_), format=format_, max_bad=max_bad, dry_run=dry_run, force=force, progress=progress
+        )  # fmt: skip
     console.emit(summary)
     if not as_json:
         for line in summary["words"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cupel.errors import RecordError
@@ -18,6 +18,7 @@ from cupel.records.schema import Votes
 def read(
     source: Any, *, map: Mapping[str, str] | None = None, format: str | None = None, max_bad: float = 0.01, seed: int = 0,
     heldout: float = 0.2, max_field: int = 1_000_000, stream: bool | None = None, spool: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Votes:  # fmt: skip
     """The comparisons of a file or table, one per vote, split by group into training and held-out rows.
 
@@ -33,6 +34,7 @@ def read(
         above 256 MiB where the file and its format can be read so; True raises RecordError where they cannot.
     spool: the directory for what streaming keeps on disk, left alone where the file is read at once; None makes one that vanishes with
         the votes.
+    progress: called with (bytes read, bytes of the file) while it streams.
     Raises RecordError, which says what is wrong, in how many rows, where first, and the ways out.
 
     >>> votes = read([{"prompt": "Why?", "response_a": "So.", "response_b": "Because.", "vote": "b"}], heldout=0)
@@ -47,8 +49,9 @@ def read(
         if stream or worth_streaming(source):
             try:
                 return read_stream(
-                    source, map=map, format=format, max_bad=max_bad, seed=seed, heldout=heldout, max_field=max_field, spool=spool
-                )
+                    source, map=map, format=format, max_bad=max_bad, seed=seed, heldout=heldout, max_field=max_field, spool=spool,
+                    progress=progress,
+                )  # fmt: skip
             except CannotStream:
                 if stream:
                     raise  # otherwise the file is read at once

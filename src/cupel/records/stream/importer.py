@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +47,7 @@ KEPT_ASIDE = 200_000
 def read_stream(
     source: str | os.PathLike[str], *, map: Mapping[str, str] | None = None, format: str | None = None, max_bad: float = 0.01,
     seed: int = 0, heldout: float = 0.2, max_field: int = 1_000_000, spool: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Votes:  # fmt: skip
     """The comparisons of a file, as `read` gives them, without ever holding the file or its texts in memory.
 
@@ -55,6 +56,7 @@ def read_stream(
 
     spool: an empty or new directory to write into and to keep (`open_spool` opens it again); None makes one where temporary files go
     (TMPDIR), which vanishes with the votes. It takes up to twice the size of the file.
+    progress: called with (bytes read, bytes of the file); a file that needs another pass begins again.
     The other options are those of `read`. Raises RecordError as `read` does, and CannotStream where the file or its format has to be
     read at once; InputError where the disk is full.
 
@@ -70,7 +72,7 @@ def read_stream(
     if not isinstance(source, str | os.PathLike) or os.fspath(source) == "-":
         raise CannotStream("only files stream; this source is read at once (stream=False). Write it to a file to stream it.")
     path = Path(os.fspath(source))
-    work = _Import(path, map, format, max_bad, max_field)
+    work = _Import(path, map, format, max_bad, max_field, progress)
     place = _place(spool, work.reader.size)
     try:
         votes = work.run(place, heldout, seed)
@@ -112,7 +114,11 @@ def _place(spool: str | os.PathLike[str] | None, size: int) -> Path:
 class _Import:
     """Passes over one file until what a pass assumed of the file is what it found."""
 
-    def __init__(self, path: Path, map: Mapping[str, str] | None, format: str | None, max_bad: float, max_field: int) -> None:
+    def __init__(
+        self, path: Path, map: Mapping[str, str] | None, format: str | None, max_bad: float, max_field: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.progress = progress
         self.path, self.map, self.format, self.max_bad, self.max_field = path, map, format, max_bad, max_field
         self.columns = kinds(map)
         self.reader = open_reader(path, self.columns)
@@ -183,6 +189,8 @@ class _Pass:
         found = self.facts
         wrong = False
         for rows in self.work.reader.batches(self.facts.kinds, seen):
+            if self.work.progress is not None:
+                self.work.progress(self.work.reader.at, self.work.reader.size)
             if rows is None:
                 wrong = True
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,15 @@ def compact(votes: Votes) -> Votes:
 
 
 def convert_stream(
-    votes: Votes, target: str | os.PathLike[str] | None, to: str = "trl", rows: int | None = None
-) -> tuple[int, list[str]]:
+    votes: Votes, target: str | os.PathLike[str] | None, to: str = "trl", rows: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, list[str]]:  # fmt: skip
     """Write votes in another format a part at a time; (rows written, what was lost): what `records.convert.to_rows` gives of the whole.
 
     target: .parquet, .jsonl, .json or .csv, which appears when it is whole; None writes nothing. to: one of `records.convert.TARGETS`.
     rows: of a part; None takes votes in memory whole, and those of a spool 16,384 at a time. Where a column depends on all rows (the Arrow
     type of messages, a column that is there only if any row has a value) the parts are gone through twice.
+    progress: called with (rows done, rows to do, counting both times).
     Raises InputError as `to_rows` does, and for another ending.
 
     >>> import tempfile
@@ -75,20 +77,26 @@ def convert_stream(
     place = None if target is None else Path(os.fspath(target))
     step = (ROWS if votes.spool is not None else max(len(votes), 1)) if rows is None else rows
     plan = plan_of(votes, to)
+    done, total = 0, len(votes)
     if step < len(votes):
         for part in batches(votes, step):
             write(part, to, Losses(), plan)
             if not plan.gathers:
                 break
+            done, total = done + len(part), 2 * len(votes)
+            if progress is not None:
+                progress(done, total)
         plan.settled = True
     while True:
-        losses, count = Losses(), 0
+        losses, count, at = Losses(), 0, done
         try:
             with open_table(place, to) as out:
                 for part in batches(votes, step):
                     table = write(part, to, losses, plan)
-                    count += table.num_rows
+                    count, at = count + table.num_rows, at + len(part)
                     out.write(table)
+                    if progress is not None:
+                        progress(at, total)
                 of_whole(votes, to, losses)
                 if not count:
                     raise nothing_left(to, losses)

@@ -116,6 +116,34 @@ def factory(name: str) -> Callable[..., Objective]:
     raise ValueError(f"no objective is called {name!r}; {hint}there are {', '.join(names)}")
 
 
+def parse(text: str) -> Objective:
+    """The pairwise or pointwise objective that a text names: `name` or `name:argument=value,...`. ValueError as `by_name`.
+
+    >>> parse("sigmoid:beta=0.5").settings["beta"]
+    0.5
+    """
+    name, _, rest = text.strip().partition(":")
+    settings: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (word.strip() for word in item.partition("="))
+        if not equals or not key or key in settings:
+            raise ValueError(f"{text!r}: {item!r} is not one argument=value of its own, e.g. {name}:beta=0.5")
+        settings[key] = _value(value)
+    return by_name(name, **settings)
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _added() -> dict[str, EntryPoint]:
     """Entry points of other packages; ValueError where one would replace a name of ours or two share a name."""
     found: dict[str, EntryPoint] = {}

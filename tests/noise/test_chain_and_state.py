@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -341,3 +342,20 @@ def test_every_treatment_is_documented():
     page = (Path(__file__).resolve().parents[2] / "docs" / "treatments.md").read_text(encoding="utf-8")
     assert [name for name in names.TREATMENTS if f"| `{name}` |" not in page] == []
     assert [name for name in names.ALIASES if f"`{name}`" not in page] == []
+
+
+def test_every_argument_of_a_treatment_is_documented():
+    """The row of arguments names each with its default."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "treatments.md").read_text(encoding="utf-8")
+    table = page[page.index("## Arguments, papers, when to use") : page.index("## What is refused")]
+    for name in names.TREATMENTS:
+        (row,) = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+        stated = dict([*item.split("="), ""][:2] for item in row[1].split(", ") if item)
+        wanted = inspect.signature(names.factory(name)).parameters
+        assert list(stated) == list(wanted), name
+        for key, text in stated.items():
+            default = wanted[key].default
+            assert (text == "") == (default is inspect.Parameter.empty), (name, key)
+            if text:
+                assert names._value(text, (float,)) == default, (name, key)
+        assert row[3], name

@@ -328,8 +328,8 @@ def test_parquet_texts_that_are_no_utf8(tmp_path, small):
 
 
 def test_what_cannot_stream_says_so(tmp_path):
-    (tmp_path / "f.json").write_text(json.dumps(rows_of("trl")))
-    with pytest.raises(CannotStream, match="one JSON value"):
+    (tmp_path / "f.json").write_text(json.dumps({"data": rows_of("trl")}))
+    with pytest.raises(CannotStream, match="one JSON object"):
         read_stream(tmp_path / "f.json")
     lines = write_lines(tmp_path / "lines.json", rows_of("trl"))
     assert_same(read(lines), read_stream(lines))
@@ -352,8 +352,10 @@ def test_read_streams_large_files_by_itself_and_when_asked(tmp_path, monkeypatch
     votes = read(path)
     assert votes.spool is not None
     assert_same(votes, read(path, stream=False))
-    (tmp_path / "f.json").write_text(json.dumps(rows_of("trl")))
+    (tmp_path / "f.json").write_text(json.dumps({"data": rows_of("trl")}))
     assert read(tmp_path / "f.json").spool is None
+    (tmp_path / "f.json").write_text(json.dumps(rows_of("trl")))
+    assert read(tmp_path / "f.json").spool is not None
     for source in (rows_of("trl"), "-"):
         with pytest.raises(CannotStream, match="only files"):
             read(source, stream=True)

@@ -22,6 +22,7 @@ from cupel.records.build import _extras, _refuse, _set_aside
 from cupel.records.columns import Frame, as_strings, kinds
 from cupel.records.digests import digests
 from cupel.records.formats import choose
+from cupel.records.formats.unfolding import NO_COMPARISON
 from cupel.records.schema import BOTH_BAD, SKIP, TIE, A, B, Quarantined, Votes
 from cupel.records.sources import Rows
 from cupel.records.store import pack
@@ -303,7 +304,7 @@ class _Pass:
         if bad:
             with open(self.place / "quarantine.jsonl", encoding="utf-8") as file:
                 first = Quarantined(*json.loads(next(file)))
-            if bad > KEPT_ASIDE and (bad > self.work.max_bad * total or not kept):
+            if bad > KEPT_ASIDE and (bad - self.counts[NO_COMPARISON] > self.work.max_bad * total or not kept):
                 parts = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
                 raise RecordError(
                     f"{bad:,} of {total:,} rows of {name} cannot be used (allowed: {self.work.max_bad:.2%}): {parts}; first: line "

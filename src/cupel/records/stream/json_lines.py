@@ -8,8 +8,9 @@ an unknown key, another type, a bad line: the block is read by Python, which say
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,9 @@ class JsonLines:
     def head(self, rows: int) -> Kinds:
         """What is known of the columns from the first lines: at least `rows` rows, or all."""
         seen, found = Seen(self.columns), 0
-        for block in blocks(self.path, self.name, min(self.block, 1 << 20)):
-            objects, lines, _ = _objects(block)
+        for block in self.blocks(min(self.block, 1 << 20)):
+            objects, lines, aside = _objects(block)
+            self.broken(aside)
             convert(objects, lines, {}, seen, self.name)
             found += len(objects)
             if found >= rows:
@@ -49,7 +51,7 @@ class JsonLines:
         """Rows of each block; None where the block contradicts `kinds` (`seen` then knows better)."""
         schema = _schema(kinds)
         objects_found, broken = 0, []
-        for block in blocks(self.path, self.name, self.block):
+        for block in self.blocks(self.block):
             self.at = block.read
             rows = None if schema is None else _by_arrow(block, schema, self.name)
             if rows is not None:
@@ -57,6 +59,7 @@ class JsonLines:
                 yield rows
                 continue
             objects, lines, aside = _objects(block)
+            self.broken(aside)
             objects_found += len(objects)
             broken += aside[:1]
             if not objects and not aside:
@@ -66,12 +69,23 @@ class JsonLines:
                 made.quarantine[:] = sorted(aside + made.quarantine, key=lambda q: q.line)
             yield made
         if not objects_found:
-            if not broken:
-                raise RecordError(f"{self.name} is empty. Give a file with at least one comparison.")
-            raise RecordError(
-                f"{self.name}: none of its lines is JSON (first: line {broken[0].line}: {broken[0].detail}). "
-                "Name the file by its kind (.jsonl, .json, .csv, .tsv, .parquet)."
-            )
+            self.empty(broken)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """One value per line, about `size` bytes at a time."""
+        return blocks(self.path, self.name, size)
+
+    def broken(self, aside: list[Quarantined]) -> None:
+        """What lines that are no JSON mean for the file: one bad line costs one line."""
+
+    def empty(self, broken: list[Quarantined]) -> NoReturn:
+        """Refuse a file without rows; `broken` holds the first of its lines that are no JSON."""
+        if not broken:
+            raise RecordError(f"{self.name} is empty. Give a file with at least one comparison.")
+        raise RecordError(
+            f"{self.name}: none of its lines is JSON (first: line {broken[0].line}: {broken[0].detail}). "
+            "Name the file by its kind (.jsonl, .json, .csv, .tsv, .parquet)."
+        )
 
     def notes(self, kinds: Kinds) -> list[str]:
         """What to say of columns of mixed types."""

@@ -1,7 +1,7 @@
 """Which sources stream, when streaming is worth it, and the reader of each kind of file.
 
-JSON Lines, CSV and TSV (also .gz), Parquet, Arrow, and folders of the last two stream. A JSON array is one value and does not; nor does
-what is in memory already.
+JSON Lines, JSON arrays, CSV and TSV (also .gz), Parquet, Arrow, and folders of the last two stream. A JSON object that holds rows under
+a key does not; nor does what is in memory already.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cupel.records import sources, textual
 from cupel.records.folders import layout
 from cupel.records.stream.arrow_files import ArrowFiles
 from cupel.records.stream.csv_file import CsvFile
+from cupel.records.stream.json_array import JsonArray
 from cupel.records.stream.json_lines import JsonLines
 from cupel.records.stream.lines import head
 
@@ -73,9 +74,12 @@ def open_reader(path: Path, kinds: Mapping[str, str]) -> JsonLines | CsvFile | A
     kind = textual.sniff(start) if kind == "sniff" else kind
     if kind == "json" and _lines_of_json(start):
         kind = "jsonl"
+    if kind == "json" and start.lstrip().startswith("["):
+        return JsonArray(path, kinds)
     if kind == "json":
         raise CannotStream(
-            f"{path} is one JSON value, which has to be read at once. Write one row per line to stream it: jq -c '.[]' {path} > rows.jsonl"
+            f"{path} is one JSON object, which has to be read at once. Write one row per line to stream it, e.g. jq -c '.data[]' {path} > "
+            "rows.jsonl"
         )
     if kind == "jsonl":
         return JsonLines(path, kinds)

@@ -47,3 +47,13 @@ def test_vectors_that_do_not_fit_are_refused(world):
     broken[7, 0] = np.nan
     with pytest.raises(InputError, match=r"1 of 240 response vectors are not finite \(first: response 7\)"):
         side_features(w.votes, w.prompt_vectors, broken)
+
+
+def test_scores_are_features_times_coefficients(world):
+    w = world()
+    sides = w.features.sides
+    theta = np.random.default_rng(0).normal(size=(sides.shape[1], 3))
+    table = w.features.table.astype(np.float64)
+    score = sides.scores(theta)
+    a, b = np.arange(len(sides) - 1), np.arange(1, len(sides))
+    assert score[a] - score[b] == pytest.approx((table[a] - table[b]) @ theta, abs=1e-4)

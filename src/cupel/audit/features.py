@@ -63,6 +63,21 @@ class Sides:
         out[:, -1:] = self.closeness[rows]
         return out
 
+    def scores(self, theta: np.ndarray) -> np.ndarray:
+        """float32 [n_nodes, k]: the features of every side times theta [d, k], without the constant of the centre.
+
+        No feature is put together: vectors and facts are multiplied where they lie. Only differences of scores mean anything.
+        """
+        k, theta = self.vectors.shape[1], theta.astype(np.float32)
+        of_vector, of_facts = theta[:k] * np.float32(self.factor), theta[k:-1]
+        out = np.empty((len(self), theta.shape[1]), dtype=np.float32)
+        for start in range(0, len(self), CHUNK):
+            rows = slice(start, start + CHUNK)
+            out[rows] = _at(self.vectors, self.response[rows]) @ of_vector
+            out[rows] += _at(self.facts, self.fact[rows]) @ of_facts
+            out[rows] += self.closeness[rows] * theta[-1]
+        return out
+
 
 @dataclass(frozen=True)
 class Features:
@@ -137,7 +152,7 @@ def side_features(
                 f"{len(texts):,} {name}s need {len(texts):,} vectors, got an array of shape {vectors.shape}. "
                 f"Encode every {name} once, in order."
             )
-        bad = [at + start for start, part in _parts(vectors) for at in np.flatnonzero(~np.isfinite(part).all(axis=1)).tolist()]
+        bad = [at + start for start, part in _parts(vectors) if not _finite(part) for at in np.flatnonzero(~np.isfinite(part).all(axis=1))]
         if bad:
             raise InputError(f"{len(bad):,} of {len(texts):,} {name} vectors are not finite (first: {name} {bad[0]}). Check the encoder.")
     first, second = votes.node
@@ -151,17 +166,18 @@ def side_features(
     facts, length = _facts(votes, used, progress)
     vectors = np.asarray(response_vectors, dtype=np.float32)
     asked = np.asarray(prompt_vectors, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nk,nk->n", asked, asked))
     closeness = np.empty((n_nodes, 1), dtype=np.float32)
-    total = np.zeros(vectors.shape[1])
+    total, square = np.zeros(vectors.shape[1]), 0.0
     for start in range(0, n_nodes, CHUNK):
-        part = vectors[response[start : start + CHUNK]]
-        closeness[start : start + CHUNK, 0] = _cosine(part, asked[prompt[start : start + CHUNK]])
+        part = _at(vectors, response[start : start + CHUNK])
+        own = np.einsum("nk,nk->n", part, part)
+        closeness[start : start + CHUNK, 0] = _cosine(part, own, asked, lengths, prompt[start : start + CHUNK])
         total += part.sum(axis=0, dtype=np.float64)
-    centre = (total / max(n_nodes, 1)).astype(np.float32)
-    square = 0.0
-    for start in range(0, n_nodes, CHUNK):
-        part = vectors[response[start : start + CHUNK]] - centre
-        square += float(np.square(part, out=part).sum(dtype=np.float64))
+        square += float(own.sum(dtype=np.float64))
+    mean = total / max(n_nodes, 1)
+    centre = mean.astype(np.float32)
+    square = max(square - n_nodes * float(mean @ mean), 0.0)
     norm = float(np.sqrt(square / max(n_nodes * vectors.shape[1], 1)))
     sides = Sides(
         vectors=vectors, response=response, centre=centre, factor=EMBEDDING_SCALE / norm if norm > 0 else 0.0,
@@ -202,9 +218,22 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of rows, 0 where a vector is zero: float32 [n]."""
+def _cosine(a: np.ndarray, square: np.ndarray, b: np.ndarray, lengths: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Cosine of the rows of a (of squared length `square`) and the rows `at` of b (of `lengths`), 0 where a vector is zero: float32 [n]."""
     if a.shape[1] == 0:
         return np.zeros(len(a), dtype=np.float32)
-    norms = np.sqrt(np.einsum("nk,nk->n", a, a)) * np.sqrt(np.einsum("nk,nk->n", b, b))
-    return np.where(norms > 1e-12, np.einsum("nk,nk->n", a, b) / np.maximum(norms, 1e-12), 0.0).astype(np.float32)
+    norms = np.sqrt(square) * lengths[at]
+    return np.where(norms > 1e-12, np.einsum("nk,nk->n", a, b[at]) / np.maximum(norms, 1e-12), 0.0).astype(np.float32)
+
+
+def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """values[rows], a view where the rows follow one another."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return values[rows[0] : rows[-1] + 1]
+    return values[rows]
+
+
+def _finite(part: np.ndarray) -> bool:
+    """All values are finite; False may also mean that their squares overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.einsum("nk,nk->", part, part)))

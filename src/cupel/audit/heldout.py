@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cupel.audit.features import Features
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 
 #: comparisons that the head is fitted on at most (whole groups, drawn by the seed)
@@ -25,15 +26,19 @@ def heldout_margin(train: Votes, train_features: Features, rows: Votes, features
     if len(stated) == 0 or len(np.unique(train.group[stated])) < 2:
         return np.zeros(len(rows))
     stated = stated[_drawn(train.group[stated], seed)]
-    _, at, pair = np.unique(train.pair[stated], return_index=True, return_inverse=True)
-    pair = pair.reshape(-1)
-    head_rows = stated[at]  # one row per pair gives its features and its orientation
+    pair = dense(train.pair[stated])
+    head_rows = np.zeros(int(pair.max()) + 1, dtype=np.int64)
+    head_rows[pair[::-1]] = stated[::-1]  # the first row of each pair gives its features and its orientation
     w = np.bincount(pair).astype(np.float64)
     same = train.first[stated] == train.first[head_rows][pair]
     up = np.bincount(pair, weights=(np.where(same, train.sign[stated], -train.sign[stated]) > 0).astype(np.float64))
     sides = train_features.take(head_rows)
     head = fit_tuned(sides.first, sides.second, up / w, w, train.group[head_rows], seed=seed)
     margin = np.empty(len(rows))
+    if 2 * len(rows) >= len(features.sides):
+        score = features.sides.scores(head.theta_[:, None])[:, 0]
+        margin[:] = score[features.row[0]] - score[features.row[1]]
+        return margin * rows.sign
     for start in range(0, len(rows), _CHUNK):
         part = features.take(np.arange(start, min(start + _CHUNK, len(rows))))
         margin[start : start + len(part)] = head.margin(part.first, part.second)

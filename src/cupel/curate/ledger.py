@@ -17,16 +17,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from cupel.errors import InputError
+from cupel.records.arrow import pc
 from cupel.records.schema import OUTCOMES, TRAIN, Votes
 
 VERSION = 1
 Kind = Literal["drop", "flip", "reweight", "restore", "correct", "consensus"]
 Source = Literal["check", "reviewer", "posterior", "option"]
+#: rows digested at a time
+_ROWS = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One change of one row. before, after: {"outcome", "p", "w"}, None for a row that is not in the data (before or after it)."""
 
@@ -139,21 +143,27 @@ def votes_digest(votes: Votes) -> str:
 
     Held-out rows are left out: nothing about them may move anything that is trained.
     """
-    inside = votes.train
+    from cupel.records.digests import digests
+
+    rows = np.flatnonzero(votes.split == TRAIN)
     digest = hashlib.sha256()
-    asked = {i: _text_digest(votes.prompts[i].as_py()) for i in np.unique(inside.prompt).tolist()}
-    sides = {i: _text_digest(votes.responses[i].as_py()) for i in np.union1d(inside.first, inside.second).tolist()}
-    for name, prompt, first, second in zip(
-        inside.ids.to_pylist(), inside.prompt.tolist(), inside.first.tolist(), inside.second.tolist(), strict=True
-    ):
-        digest.update(f"{name}\0".encode() + asked[prompt] + sides[first] + sides[second])
-    for column, kind in ((inside.outcome, "<i1"), (inside.p, "<f8"), (inside.w, "<f8")):
-        digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
+    asked, told = (digests(texts.cast(pa.large_string())).view(np.uint8).reshape(-1, 32) for texts in (votes.prompts, votes.responses))
+    for low in range(0, len(rows), _ROWS):
+        part = rows[low : low + _ROWS]
+        texts = np.concatenate([asked[votes.prompt[part]], told[votes.first[part]], told[votes.second[part]]], axis=1).tobytes()
+        names = votes.ids.take(pa.array(part)).to_pylist()
+        digest.update(b"".join([f"{name}\0".encode() + texts[96 * i : 96 * i + 96] for i, name in enumerate(names)]))
+    for column, kind in ((votes.outcome, "<i1"), (votes.p, "<f8"), (votes.w, "<f8")):
+        digest.update(np.ascontiguousarray(column[rows], dtype=kind).tobytes())
     return digest.hexdigest()
 
 
-def _text_digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def rows_of(votes: Votes, names: Iterable[str]) -> dict[str, int]:
+    """The row of each of some ids; ids that are not in the votes are left out."""
+    wanted = sorted(set(names))
+    at = pc.index_in(votes.ids, value_set=pa.array(wanted, votes.ids.type))
+    rows = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
+    return {wanted[k]: row for k, row in zip(at.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True)}
 
 
 @dataclass
@@ -182,9 +192,13 @@ class State:
         if value is not None:
             self.outcome[i], self.p[i], self.w[i] = OUTCOMES.index(value["outcome"]), value["p"], value["w"]
 
+    def whole(self, votes: Votes) -> Votes:
+        """All rows with their changed columns, those that are not kept among them."""
+        return votes.with_(outcome=self.outcome, p=self.p, w=self.w)
+
     def votes(self, votes: Votes) -> Votes:
         """The kept rows with their changed columns, in the order of the source."""
-        return votes.with_(outcome=self.outcome, p=self.p, w=self.w).take(self.kept)
+        return self.whole(votes).take(self.kept)
 
 
 def replay(votes: Votes, ledger: Ledger) -> Votes:
@@ -195,16 +209,16 @@ def replay(votes: Votes, ledger: Ledger) -> Votes:
     return replayed_state(votes, ledger).votes(votes)
 
 
-def replayed_state(votes: Votes, ledger: Ledger) -> State:
-    """State of every row of `votes` after all entries of the ledger; checks as `replay`."""
-    found = votes_digest(votes)
+def replayed_state(votes: Votes, ledger: Ledger, digest: str | None = None) -> State:
+    """State of every row of `votes` after all entries of the ledger; checks as `replay`. digest: `votes_digest`, where it is known."""
+    found = votes_digest(votes) if digest is None else digest
     if found != ledger.input:
         raise InputError(
             f"the ledger was made for other votes (content {ledger.input[:12]}..., these are {found[:12]}...). Give the same file, "
             "options and seed as then: they are in run.json."
         )
     state = State.of(votes)
-    where = {name: i for i, name in enumerate(votes.ids.to_pylist())}
+    where = rows_of(votes, (entry.id for entry in ledger.entries))
     for entry in ledger.entries:
         i = where.get(entry.id)
         if i is None:
@@ -222,7 +236,7 @@ def replayed_state(votes: Votes, ledger: Ledger) -> State:
     return state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """A row's wanted state, and why; what `continued` turns into entries."""
 
@@ -234,7 +248,9 @@ class Change:
     precision: float | None = None
 
 
-def continued(votes: Votes, changes: Iterable[Change], options: Mapping[str, Any], previous: Ledger | None = None) -> Ledger:
+def continued(
+    votes: Votes, changes: Iterable[Change], options: Mapping[str, Any], previous: Ledger | None = None, digest: str | None = None
+) -> Ledger:
     """A ledger that leads from the votes (or from where `previous` left them) to the wanted rows.
 
     `changes` name each row at most once, with its state measured from the original votes; rows that `previous` changed and that are
@@ -255,5 +271,5 @@ def continued(votes: Votes, changes: Iterable[Change], options: Mapping[str, Any
                 Entry(len(entries) + 1, ids[i], change.action, before, change.after, change.reason, change.source, change.precision)
             )
             state.set(i, change.after)
-    first = previous if previous is not None else Ledger(votes_digest(votes), options)
+    first = previous if previous is not None else Ledger(digest, options)
     return Ledger(first.input, first.options, tuple(entries))

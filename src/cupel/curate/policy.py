@@ -7,17 +7,19 @@ never touched: cleaning them would make any model look better.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cupel.audit.types import Finding
-from cupel.curate.ledger import Change, Kind, Ledger, Source, State, continued, replay, votes_digest
+from cupel.curate.ledger import Change, Kind, Ledger, Source, State, continued, replayed_state, votes_digest
 from cupel.errors import InputError
-from cupel.records.schema import OUTCOMES, TRAIN, A, B, Votes
+from cupel.records.schema import HELDOUT, OUTCOMES, TRAIN, A, B, Votes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,31 +31,45 @@ NOTHING_TO_CHOOSE = ("identical_sides", "empty_sides", "equal_after_normalising"
 #: without P(correct): share of the training rows called doubtful, and the least factor on their weight
 DOUBTFUL_SHARE = 0.10
 LEAST_FACTOR = 0.5
+#: rows of a table that are put together at a time, and of a row group of the files
+ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
 class Curated:
     """The curated votes and how they came about.
 
-    votes    kept rows, training and held-out, in the order of the source; p and w as training should read them
+    whole    all rows of the source, p and w as training should read them, with those that are not kept; kept: bool, which are
     ledger   every change; `replay(original, ledger)` gives `votes` again
     summary  counts by action, estimated precision of flips, what was not done and why
     losses   what `to_trl` cannot hold, one sentence each
+
+    `votes`, `train` and `heldout` of streamed votes come without `source`, which would have to be read into memory; `write` and the tables
+    hold its columns.
     """
 
-    votes: Votes
+    whole: Votes
+    kept: np.ndarray
     ledger: Ledger
     summary: Mapping[str, Any]
 
-    @property
+    @cached_property
+    def votes(self) -> Votes:
+        """Kept rows, training and held-out, in the order of the source."""
+        return self._rows(self.kept)
+
+    @cached_property
     def train(self) -> Votes:
         """The training rows."""
-        return self.votes.train
+        return self._rows(self.kept & (self.whole.split == TRAIN))
 
-    @property
+    @cached_property
     def heldout(self) -> Votes:
         """The held-out rows, as they were recorded."""
-        return self.votes.heldout
+        return self._rows(self.kept & (self.whole.split == HELDOUT))
+
+    def _rows(self, mask: np.ndarray) -> Votes:
+        return (self.whole if self.whole.spool is None else self.whole.with_(source=None)).take(mask)
 
     @property
     def digest(self) -> str:
@@ -69,15 +85,39 @@ class Curated:
         """The split as a table of votes with p and w: what `train.parquet` and `heldout.parquet` hold. Nothing is lost in it."""
         import pyarrow as pa
 
-        from cupel.records.convert import to_rows
+        return pa.concat_tables(self._tables(split)).combine_chunks()
 
-        rows = self._split(split)
-        table, _ = to_rows(rows, "votes")
-        for name, values in (("p", rows.p), ("w", rows.w)):
-            column = pa.array(values, pa.float64())
-            at = table.schema.get_field_index(name)
-            table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
-        return table
+    def write(self, path: str | os.PathLike[str], split: str = "train") -> None:
+        """Write `to_table(split)` as Parquet, some ten thousand rows at a time; the file appears when it is whole."""
+        import pyarrow.parquet as pq
+
+        from cupel.records.files import atomic_write
+
+        tables = self._tables(split)
+        first = next(tables)
+        with (
+            atomic_write(path) as temporary,
+            pq.ParquetWriter(temporary, first.schema, compression="zstd", compression_level=3) as writer,
+        ):
+            for table in chain((first,), tables):
+                writer.write_table(table)
+
+    def _tables(self, split: str) -> Iterator[pa.Table]:
+        """The table of a split in parts of `ROWS` rows."""
+        import pyarrow as pa
+
+        from cupel.records.convert import to_rows
+        from cupel.records.stream.parts import compact
+
+        rows = self._positions(split)
+        for low in range(0, max(len(rows), 1), ROWS):
+            part = compact(self.whole.take(rows[low : low + ROWS]))
+            table, _ = to_rows(part, "votes")
+            for name, values in (("p", part.p), ("w", part.w)):
+                column = pa.array(values, pa.float64())
+                at = table.schema.get_field_index(name)
+                table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+            yield table
 
     def to_trl(self, split: str = "train") -> pa.Table:
         """The split as hard rows of a TRL preference table; `losses` says what that leaves out: TRL ignores weights and probabilities."""
@@ -86,7 +126,7 @@ class Curated:
     def _hard(self, split: str) -> tuple[pa.Table, list[str]]:
         from cupel.records.convert import to_rows
 
-        rows = self._split(split)
+        rows = self.whole.take(self._positions(split))
         table, losses = to_rows(rows, "trl")
         decided = rows.sign != 0
         soft = int((decided & (rows.p != np.where(rows.sign > 0, 1.0, 0.0))).sum())
@@ -100,10 +140,10 @@ class Curated:
             )
         return table, losses
 
-    def _split(self, split: str) -> Votes:
+    def _positions(self, split: str) -> np.ndarray:
         if split not in ("train", "heldout"):
             raise InputError(f"there is no split {split!r}; choose train or heldout")
-        return self.train if split == "train" else self.heldout
+        return np.flatnonzero(self.kept & (self.whole.split == (TRAIN if split == "train" else HELDOUT)))
 
 
 def curate(
@@ -153,19 +193,21 @@ def curate(
         "flip_above": flip_above, "drop": sorted(drop), "consensus": consensus, "can_see": bool(can_see), "seed": seed,
         "trusted": None if trusted is None else trusted.to_json(),
     }  # fmt: skip
-    ledger = continued(votes, plan.changes(), options, previous)
-    curated = replay(votes, ledger)
-    if consensus:
-        curated = curated.with_(meta={**curated.meta, "target": "consensus"})
-    return Curated(curated, ledger, plan.summary(known, flip_above))
+    digest = votes_digest(votes)
+    ledger = continued(votes, plan.changes(), options, previous, digest)
+    return _curated(votes, replayed_state(votes, ledger, digest), ledger, plan.summary(known, flip_above, digest), consensus)
 
 
 def recreate(votes: Votes, ledger: Ledger) -> Curated:
     """The curated data made again from the original votes and a ledger: the same bytes. InputError as `replay`."""
-    found = replay(votes, ledger)
-    if ledger.options.get("consensus"):
-        found = found.with_(meta={**found.meta, "target": "consensus"})
-    return Curated(found, ledger, {"replayed": True, "actions": ledger.counts(), "n_before": len(votes), "n_after": len(found)})
+    state = replayed_state(votes, ledger)
+    summary = {"replayed": True, "actions": ledger.counts(), "n_before": len(votes), "n_after": int(state.kept.sum())}
+    return _curated(votes, state, ledger, summary, bool(ledger.options.get("consensus")))
+
+
+def _curated(votes: Votes, state: State, ledger: Ledger, summary: Mapping[str, Any], consensus: bool) -> Curated:
+    whole = state.whole(votes)
+    return Curated(whole.with_(meta={**whole.meta, "target": "consensus"}) if consensus else whole, state.kept, ledger, summary)
 
 
 class _Plan:
@@ -190,10 +232,9 @@ class _Plan:
             if finding is None or finding.status != "finding":
                 continue
             source: Source = "option" if name in wanted and name not in NOTHING_TO_CHOOSE else "check"
-            for row in finding.rows.tolist():
-                if self.train[row] and row not in self.why:
-                    self.state.kept[row] = False
-                    self.why[row] = ("drop", name, source, None)
+            for row in finding.rows[self.train[finding.rows] & self.state.kept[finding.rows]].tolist():
+                self.state.kept[row] = False
+                self.why[row] = ("drop", name, source, None)
         if not self.state.kept[self.train].any() and self.train.any():
             raise InputError(f"these checks would drop all {int(self.train.sum()):,} training rows; name fewer with --drop")
 
@@ -243,7 +284,9 @@ class _Plan:
 
     def weights(self, suspicion: np.ndarray, known: np.ndarray, can_see: bool) -> None:
         rows = np.flatnonzero(self.train & self.state.kept & ~self.confirmed & (self.input.sign != 0))
-        rows = rows[[self.why.get(int(row), ("",))[0] not in ("flip", "correct", "consensus") for row in rows]] if len(rows) else rows
+        decided = np.zeros(len(self.train), dtype=bool)
+        decided[[row for row, (kind, *_) in self.why.items() if kind in ("flip", "correct", "consensus")]] = True
+        rows = rows[~decided[rows]]
         if not can_see:
             self.notes.append("No row was weighed down: the audit cannot tell which rows are wrong.")
             return
@@ -256,18 +299,16 @@ class _Plan:
             factor = np.ones(len(rows))
             factor[ranked] = 1 - (1 - LEAST_FACTOR) * (count - np.arange(count)) / max(count, 1)
             reason = f"among the most suspect {100 * DOUBTFUL_SHARE:g} %"
-        for row, f in zip(rows.tolist(), factor.tolist(), strict=True):
-            if f < 1:
-                self.state.w[row] *= f
-                self.why[row] = ("reweight", reason, "posterior", None)
+        self.state.w[rows] *= np.minimum(factor, 1.0)
+        why = ("reweight", reason, "posterior", None)
+        self.why.update(dict.fromkeys(rows[factor < 1].tolist(), why))
 
-    def changes(self) -> list[Change]:
-        return [
-            Change(row, kind, self.state.row(row), reason, source, precision)
-            for row, (kind, reason, source, precision) in sorted(self.why.items())
-        ]
+    def changes(self) -> Iterator[Change]:
+        for row in sorted(self.why):
+            kind, reason, source, precision = self.why[row]
+            yield Change(row, kind, self.state.row(row), reason, source, precision)
 
-    def summary(self, known: np.ndarray, above: float | None) -> dict[str, Any]:
+    def summary(self, known: np.ndarray, above: float | None, digest: str) -> dict[str, Any]:
         kinds = [kind for kind, *_ in self.why.values()]
         flipped = [row for row, (kind, *_) in self.why.items() if kind == "flip"]
         precision = float(np.mean(1 - known[flipped])) if flipped else None
@@ -282,7 +323,7 @@ class _Plan:
             "n_before": len(self.input), "n_after": int(self.state.kept.sum()), "n_train": int((self.state.kept & self.train).sum()),
             "n_heldout": int((~self.train).sum()), "actions": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
             "estimated_flip_precision": precision, "confirmed_by_reviewer": int(self.confirmed.sum()) - kinds.count("correct"),
-            "input": votes_digest(self.input), "notes": [*words, *self.notes],
+            "input": digest, "notes": [*words, *self.notes],
         }  # fmt: skip
 
 

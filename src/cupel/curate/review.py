@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cupel.curate.cells import guard, unguard
+from cupel.curate.ledger import rows_of
 from cupel.errors import InputError
 from cupel.records.schema import HELDOUT, TRAIN, Votes
 
@@ -91,7 +93,7 @@ class Answers:
 
     def rows(self, votes: Votes) -> np.ndarray:
         """Position of each answer's row in `votes`, -1 where it is not among them: int64 [k]."""
-        where = {name: i for i, name in enumerate(votes.ids.to_pylist())}
+        where = rows_of(votes, self.ids)
         return np.array([where.get(name, -1) for name in self.ids], dtype=np.int64)
 
     def signs(self) -> np.ndarray:
@@ -170,7 +172,7 @@ def review_sheet(
     plan = trusted_plan(suspicion[usable], n_random, seed)
     chosen = [(int(usable[r]), "random", int(s)) for r, s in zip(plan.rows, plan.stratum, strict=True)]
     shown = {int(votes.pair[row]) for row, _, _ in chosen}
-    for row in usable[np.argsort(-suspicion[usable], kind="stable")].tolist():
+    for row in map(int, usable[np.argsort(-suspicion[usable], kind="stable")]):
         if len(chosen) >= n - len(apart):
             break
         if int(votes.pair[row]) not in shown:
@@ -179,7 +181,8 @@ def review_sheet(
     chosen += [(row, "disagreement", -1) for row in apart.tolist()]
     rng = np.random.default_rng([seed, 7])
     order, swap = rng.permutation(len(chosen)), rng.random(len(chosen)) < 0.5
-    names, rows, entries = votes.ids.to_pylist(), [], {}
+    names = dict(zip((row for row, _, _ in chosen), votes.ids.take(pa.array([row for row, _, _ in chosen])).to_pylist(), strict=True))
+    rows, entries = [], {}
     for k in order.tolist():
         row, part, stratum = chosen[k]
         name = _sheet_id(names[row], seed)

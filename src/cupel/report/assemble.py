@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from cupel.records.schema import OUTCOMES, TRAIN
 
 if TYPE_CHECKING:
     from cupel.audit.result import Audit
+    from cupel.audit.types import Finding
     from cupel.curate.policy import Curated
 
 WORKLIST = 50
@@ -169,15 +170,10 @@ def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:
 
     votes, suspicion = audit.votes, audit.scores.suspicion
     rows = np.flatnonzero((votes.split == TRAIN) & (votes.sign != 0))
-    order = rows[np.argsort(-suspicion[rows], kind="stable")]
-    order = order[np.sort(np.unique(votes.pair[order], return_index=True)[1])][:n]  # one row per pair, the most suspicious
+    order = _one_per_pair(votes.pair, rows[np.argsort(-suspicion[rows], kind="stable")], n)
     names = pseudonyms(votes.annotators)
-    harmful = {row for f in audit.findings if f.name == "harmful_text" for row in f.rows.tolist()}
-    found: dict[int, list[str]] = {}
-    for finding in audit.findings:
-        if finding.scope == "row" and finding.status == "finding":
-            for row in finding.rows.tolist():
-                found.setdefault(row, []).append(finding.name)
+    harmful = _named(order, [f for f in audit.findings if f.name == "harmful_text"])
+    found = _named(order, [f for f in audit.findings if f.scope == "row" and f.status == "finding"])
     swap = np.random.default_rng(audit.seed).random(len(order)) < 0.5
     pairs = []
     for row, swapped in zip(order.tolist(), swap.tolist(), strict=True):
@@ -190,9 +186,31 @@ def worklist(audit: Audit, n: int = WORKLIST) -> list[dict[str, Any]]:
             {"id": votes.ids[row].as_py(), "prompt": render(votes.prompts[int(votes.prompt[row])].as_py()),
              "left": second if swapped else first, "right": first if swapped else second, "recorded": side,
              "annotator": names[annotator] if annotator >= 0 else None, "suspicion": float(suspicion[row]),
-             "reasons": found.get(row, []), "harmful": row in harmful}
+             "reasons": found[row], "harmful": bool(harmful[row])}
         )  # fmt: skip
     return pairs
+
+
+def _one_per_pair(pair: np.ndarray, order: np.ndarray, n: int) -> np.ndarray:
+    """The first n rows of an order that are not on a pair that stands before them."""
+    seen: set[int] = set()
+    chosen: list[int] = []
+    for row in order:
+        if len(chosen) == n:
+            break
+        if int(pair[row]) not in seen:
+            seen.add(int(pair[row]))
+            chosen.append(int(row))
+    return np.array(chosen, dtype=np.int64)
+
+
+def _named(rows: np.ndarray, findings: Sequence[Finding]) -> dict[int, list[str]]:
+    """The names of the findings that each of the rows is in, in their order."""
+    found: dict[int, list[str]] = {row: [] for row in rows.tolist()}
+    for finding in findings:
+        for row in rows[np.isin(rows, finding.rows)].tolist():
+            found[row].append(finding.name)
+    return found
 
 
 def _suspicion_histogram(audit: Audit) -> dict[str, Any]:
@@ -311,10 +329,8 @@ def row_counts(audit: Audit, curated: Curated) -> dict[str, int]:
 
 def save_curated(curated: Curated, out: Path) -> None:
     """Write train.parquet, heldout.parquet and ledger.jsonl: the votes with the p and w that every learner reads, and every change."""
-    from cupel.records.files import write_parquet
-
-    write_parquet(out / "train.parquet", curated.to_table("train"))
-    write_parquet(out / "heldout.parquet", curated.to_table("heldout"))
+    curated.write(out / "train.parquet", "train")
+    curated.write(out / "heldout.parquet", "heldout")
     curated.ledger.write(out / "ledger.jsonl")
 
 

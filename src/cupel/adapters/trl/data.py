@@ -75,11 +75,15 @@ class Collator:
     inner: Callable[[list[dict[str, Any]]], MutableMapping[str, Any]]
 
     def __call__(self, examples: list[dict[str, Any]]) -> MutableMapping[str, Any]:
-        """A batch of B comparisons: the inner collator's tensors, and int64 or float32 [B] for each of CODED."""
+        """A batch of B comparisons: the inner collator's tensors, and for each of CODED int64 [B], or the bits of float32 as int32 [B].
+
+        Bits, because a trainer under DeepSpeed casts every floating tensor of a batch to the precision of the model.
+        """
         batch = self.inner([{key: value for key, value in row.items() if key not in CODED} for row in examples])
         for key in CODED:
-            dtype = torch.float32 if key in ("cupel_p", "cupel_weight") else torch.int64
-            batch[key] = torch.tensor([row[key] for row in examples], dtype=dtype)
+            values = [row[key] for row in examples]
+            real = key in ("cupel_p", "cupel_weight")
+            batch[key] = torch.tensor(values, dtype=torch.float32).view(torch.int32) if real else torch.tensor(values, dtype=torch.int64)
         return batch
 
 
@@ -91,12 +95,12 @@ def split(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 def target_of(extra: Mapping[str, Tensor]) -> Target:
     """The target that the data state, before any treatment."""
-    return Target(extra["cupel_p"], extra["cupel_weight"])
+    return Target(extra["cupel_p"].view(torch.float32), extra["cupel_weight"].view(torch.float32))
 
 
 def terms_of(extra: Mapping[str, Tensor], step: int, epoch: int, total: int) -> Terms:
     """The names of a batch's comparisons; keep and flip are for the model to fill in."""
-    unknown = torch.full_like(extra["cupel_p"], float("nan"))
+    unknown = torch.full_like(extra["cupel_p"], float("nan"), dtype=torch.float32)
     return Terms(unknown, unknown, extra["cupel_record"], extra["cupel_annotator"], extra["cupel_group"], step, epoch, total)
 
 

@@ -169,14 +169,16 @@ class Learner:
         TRL runs the model and logs its metrics; the loss it computes on the way is not used.
         """
         training = self.model.training  # type: ignore[attr-defined]
-        inputs, extra = split(inputs)
-        inputs, extra = self.prepared(inputs, extra)
+        step = self._step if training else None
+        if step is not None and step.prepared:
+            inputs, extra = step.prepared.pop(0)
+        else:
+            inputs, extra = self.prepared(*split(inputs))
         recorder = Recorder(model)
         with self.using():
             result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         first, second = self.sides(recorder.outputs, {**inputs, **extra})
         target, terms = target_of(extra), terms_of(extra, *self._place())
-        step = self._step if training else None
         if step is None or len(step.seen) == step.parts:  # called by hand, or for an evaluation
             step = Step(1, self._total(len(target.p)) if training else len(target.p))
         context = step.context if step.context is not None else self._statistics([(first, second)])
@@ -214,18 +216,19 @@ class Learner:
         if not divided or not batches or (self.treatment.scope != "step" and self.objective.context is None):
             return step
         seen, sides = [], []
-        self.model.train()  # type: ignore[attr-defined]
+        for part in (self.model, self.optimizer):  # type: ignore[attr-defined]
+            if callable(getattr(part, "train", None)):  # of optimisers, those without a schedule
+                part.train()
         with torch.no_grad(), self.compute_loss_context_manager():  # type: ignore[attr-defined]
-            for i, batch in enumerate(batches):
-                inputs, extra = split(self._prepare_inputs(batch))  # type: ignore[attr-defined]
-                inputs, extra = self.prepared(inputs, extra)
-                batches[i] = {**inputs, **extra}  # the reference is not computed again
+            for batch in batches:
+                inputs, extra = self.prepared(*split(self._prepare_inputs(batch)))  # type: ignore[attr-defined]
+                step.prepared.append((inputs, extra))
                 recorder = Recorder(self.model_wrapped, only=True)  # type: ignore[attr-defined]
                 try:
                     with self.using():
                         super().compute_loss(recorder, inputs)  # type: ignore[misc]
                 except Recorder.Enough:
-                    sides.append(tuple(side.map(torch.Tensor.detach) for side in self.sides(recorder.outputs, batches[i])))
+                    sides.append(tuple(side.map(torch.Tensor.detach) for side in self.sides(recorder.outputs, {**inputs, **extra})))
                 seen.append(extra)
         if self.objective.context is not None:
             step.context = self._statistics(sides)

@@ -26,6 +26,7 @@ class Step:
     parts    micro-batches of this process; count: comparisons of the step, over all processes
     targets  treated target of each micro-batch, where the treatment had to see the whole step; else None
     context  statistics of the step, where the objective asks for some and they had to be computed beforehand; else None
+    prepared micro-batches with their references, those that were needed beforehand and are still to be trained on
     seen     terms of the micro-batches so far
     """
 
@@ -33,6 +34,7 @@ class Step:
     count: int
     targets: list[Target] | None = None
     context: Context | None = None
+    prepared: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
     seen: list[Terms] = field(default_factory=list)
 
 

@@ -69,17 +69,18 @@ def run_audit(
     encoder = load_encoder(options.encoder, device=options.device, allow_download=options.allow_download)
     if options.sample is not None:
         votes = sample_votes(votes, options.sample, options.seed)
+    bare = votes.with_(source=None)  # the rows as they came may lie on disk: taking some of them would read these into memory
     base = {"votes": votes_key, "sample": options.sample, "seed": options.seed}
     parts = {**base, "only": options.only, "against": options.against, "context": options.context, "encoder": encoder.hash}
-    findings = stages.run("checks", parts, lambda: _checks(votes, options, encoder, progress), FINDINGS)
+    findings = stages.run("checks", parts, lambda: _checks(bare, options, encoder, progress), FINDINGS)
     if on_findings:
         on_findings(findings)
     scored = {**base, "encoder": encoder.hash}
-    features = _Once(votes, encoder, cache, progress)
-    rows = stages.run("suspicion", scored, lambda: _score(votes, features(), options, progress), ARRAYS)
-    power = Power(**stages.run("power", scored, lambda: _power(votes, features(), options, progress), JSON))
+    features = _Once(bare, encoder, cache, progress)
+    rows = stages.run("suspicion", scored, lambda: _score(bare, features(), options, progress), ARRAYS)
+    power = Power(**stages.run("power", scored, lambda: _power(bare, features(), options, progress), JSON))
     features.forget()
-    rate = _flip_rate(stages.run("label-error", scored, lambda: _label_error(votes, rows, options.seed), JSON))
+    rate = _flip_rate(stages.run("label-error", scored, lambda: _label_error(bare, rows, options.seed), JSON))
     return assemble(votes, options, findings, rows, power, rate, {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim})
 
 

@@ -254,16 +254,17 @@ def continued(
     """A ledger that leads from the votes (or from where `previous` left them) to the wanted rows.
 
     `changes` name each row at most once, with its state measured from the original votes; rows that `previous` changed and that are
-    not named go back to what they were (`restore`). Where nothing differs nothing is written.
+    not named go back to what they were (`restore`). Where nothing differs nothing is written. digest: `votes_digest(votes)`,
+    where it is known.
     """
+    found = digest or votes_digest(votes)
     original = State.of(votes)
-    state = replayed_state(votes, previous) if previous is not None else State.of(votes)
+    state = replayed_state(votes, previous, found) if previous is not None else State.of(votes)
     entries = list(previous.entries) if previous is not None else []
-    ids = votes.ids.to_pylist()
     wanted = {change.row: change for change in changes}
-    where = {name: i for i, name in enumerate(ids)}
-    touched = {where[entry.id] for entry in entries}
-    for i in sorted(touched | set(wanted)):
+    touched = sorted(set(rows_of(votes, (entry.id for entry in entries)).values()) | set(wanted))
+    ids = dict(zip(touched, votes.ids.take(pa.array(touched, pa.int64())).to_pylist(), strict=True))
+    for i in touched:
         change = wanted.get(i) or Change(i, "restore", original.row(i), "no longer called for", "option")
         before = state.row(i)
         if before != change.after:
@@ -271,5 +272,5 @@ def continued(
                 Entry(len(entries) + 1, ids[i], change.action, before, change.after, change.reason, change.source, change.precision)
             )
             state.set(i, change.after)
-    first = previous if previous is not None else Ledger(digest, options)
+    first = previous if previous is not None else Ledger(found, options)
     return Ledger(first.input, first.options, tuple(entries))

@@ -6,7 +6,6 @@ is some numbers a text, so the texts may lie on disk.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ SIZE = 1 << 19
 _LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
 #: zeros after a buffer, so that eight bytes can be read from any place
 _PAD = bytes(16)
-_SPACES = re.compile(r"[^\S ]|  ")
 
 
 def normalise(text: str) -> str:
@@ -32,8 +30,7 @@ def normalise(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = " ".join(text.split()) if _SPACES.search(text) else text.strip()
-    return text.lower()
+    return " ".join(text.split()).lower()
 
 
 def table(chosen: bytes | range, *more: bytes | range) -> np.ndarray:

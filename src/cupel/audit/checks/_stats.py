@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cupel.records.keys import dense
 from cupel.votes.intervals import wilson_at
 
 
@@ -82,7 +83,7 @@ def clustered_share(x: np.ndarray, cluster: np.ndarray) -> Share:
     """
     if len(x) == 0:
         return Share(float("nan"), 0.0, 1.0, 0, 0)
-    member = np.unique(cluster, return_inverse=True)[1].reshape(-1)
+    member = dense(cluster)
     return clustered_ratio(np.bincount(member, weights=np.asarray(x, dtype=np.float64)), np.bincount(member))
 
 

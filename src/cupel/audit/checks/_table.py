@@ -18,6 +18,7 @@ from cupel.audit.checks._texts import Looks, look
 from cupel.audit.checks._words import languages_of, read_words
 from cupel.records.arrow import pc
 from cupel.records.groups import by_appearance
+from cupel.records.minhash import buffers
 
 #: texts that become Python strings at a time
 _SOME = 1024
@@ -104,7 +105,15 @@ class Table:
         """What near-copies are told by: chats without their clothes, letters composed."""
         if self._prompts and pc.any(pc.starts_with(some, "[")).as_py():
             some = pa.array([plain(text) for text in some.to_pylist()], pa.large_string())
-        return some if pc.all(pc.string_is_ascii(some)).as_py() else pc.utf8_normalize(some, "NFC")
+        offsets, data = buffers(some)
+        text = data[offsets[0] : offsets[-1]]
+        lead = np.flatnonzero(text >= 0xCC)  # letters that composition changes lie behind these bytes
+        lead = lead[(text[lead] != 0xE2) | (text[np.minimum(lead + 1, len(text) - 1)] != 0x80)]
+        if not len(lead):
+            return some
+        loose = np.zeros(len(some), dtype=bool)
+        loose[np.searchsorted(offsets[1:] - offsets[0], lead, side="right")] = True
+        return pc.replace_with_mask(some, pa.array(loose), pc.utf8_normalize(some.filter(pa.array(loose)), "NFC"))
 
 
 def chat_turns(prompt: str) -> list[dict[str, Any]] | None:

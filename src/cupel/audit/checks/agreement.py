@@ -8,6 +8,7 @@ from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks.context import Context
 from cupel.audit.label_error import joined_groups
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import TIE, Votes
 
 NAME = "agreement"
@@ -30,9 +31,10 @@ def check(votes: Votes, context: Context) -> Finding:
     shared = context.shared(votes)
     use = (votes.outcome <= TIE) & (shared.response_id[shared.first] != shared.response_id[shared.second])
     rows = np.flatnonzero(use)
-    person = shared.voter[rows]
-    cell = np.unique(shared.key[rows] * np.int64(person.max(initial=0) + 1) + person, return_index=True)[1]
-    rows = rows[np.sort(cell)]
+    cell = dense(shared.key[rows], shared.voter[rows])
+    head = np.zeros(int(cell.max(initial=-1)) + 1, dtype=np.int64)
+    head[cell[::-1]] = np.arange(len(rows) - 1, -1, -1)  # a person's first vote on each pair
+    rows = rows[np.sort(head)]
     key, sign = shared.key[rows], shared.key_sign[rows].astype(np.int64)
     several = np.bincount(key, minlength=1)
     units = int((several > 1).sum())

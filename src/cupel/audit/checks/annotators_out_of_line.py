@@ -11,6 +11,7 @@ from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks._stats import benjamini_hochberg, lower_tail, two_sided_p
 from cupel.audit.checks.context import Context, Shared
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 
 NAME = "annotators_out_of_line"
@@ -34,7 +35,7 @@ def leave_one_out(key: np.ndarray, sign: np.ndarray, voter: np.ndarray) -> tuple
     [0, 0, 2]
     """
     size = int(key.max(initial=-1)) + 1
-    own = np.unique(key * (int(voter.max(initial=0)) + 1) + voter, return_inverse=True)[1].reshape(-1)
+    own = dense(key, voter)
     voted = (sign != 0).astype(np.int64)
     total, own_total = np.bincount(key, weights=sign, minlength=size), np.bincount(own, weights=sign)
     count, own_count = np.bincount(key, weights=voted, minlength=size), np.bincount(own, weights=voted)
@@ -117,13 +118,13 @@ def _unlike(votes: Votes, shared: Shared, notes: dict[int, dict[str, Any]]) -> i
     use = (votes.annotator >= 0) & (sign != 0) & (others != 0)
     who = votes.annotator[use].astype(np.int64)
     agrees = (np.sign(others[use]) == sign[use]).astype(np.float64)
-    stratum = np.unique(np.minimum(count[use], 20) * 64 + np.minimum(np.abs(others[use]), 20), return_inverse=True)[1].reshape(-1)
+    stratum = dense(np.minimum(count[use], 20), np.minimum(np.abs(others[use]), 20))
     n_people = len(votes.annotators)
     m = np.bincount(who, minlength=n_people)
     k = np.rint(np.bincount(who, weights=agrees, minlength=n_people)).astype(np.int64)
     # both expectations leave the annotator's own votes out; the prompt's is shrunk to that of the margin
     overall = _others_mean(stratum, who, agrees, float(agrees.mean()) if len(agrees) else 0.5, 1e-9)
-    local = np.unique(stratum * np.int64(shared.prompt.max(initial=0) + 1) + shared.prompt[use], return_inverse=True)[1].reshape(-1)
+    local = dense(stratum, shared.prompt[use])
     expected_row = _others_mean(local, who, agrees, overall, _PRIOR)
     expected = np.bincount(who, weights=expected_row, minlength=n_people) / np.maximum(m, 1)
     enough = np.flatnonzero(m >= _MIN_VOTES)
@@ -142,7 +143,7 @@ def _unlike(votes: Votes, shared: Shared, notes: dict[int, dict[str, Any]]) -> i
 
 def _others_mean(cell: np.ndarray, who: np.ndarray, x: np.ndarray, prior: np.ndarray | float, weight: float) -> np.ndarray:
     """Mean of x over the rows of a row's cell that are other people's, shrunk to `prior` as if by `weight` rows."""
-    own = np.unique(cell * np.int64(who.max(initial=0) + 1) + who, return_inverse=True)[1].reshape(-1)
+    own = dense(cell, who)
     n = (np.bincount(cell)[cell] - np.bincount(own)[own]) if len(cell) else np.zeros(0)
     total = (np.bincount(cell, weights=x)[cell] - np.bincount(own, weights=x)[own]) if len(cell) else np.zeros(0)
     return np.clip((total + weight * prior) / (n + weight), 0.0, 1.0)

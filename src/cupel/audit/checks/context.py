@@ -119,7 +119,7 @@ class Shared:
     def cluster(self) -> np.ndarray:
         """int64 [n]: what intervals treat as independent: groups where there are 10 or more, else prompts, else pairs."""
         for candidate in (self.votes.group.astype(np.int64), self.prompt):
-            if len(np.unique(candidate)) >= 10:
+            if int(dense(candidate).max(initial=-1)) >= 9:
                 return candidate
         return self.key
 

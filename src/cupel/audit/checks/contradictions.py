@@ -9,6 +9,7 @@ import numpy as np
 from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 
 NAME = "contradictions"
@@ -71,8 +72,7 @@ def check(votes: Votes, context: Context) -> Finding:
     counts = contradiction_counts(shared.key, sign)
     if not counts.repeated:
         return not_applicable(NAME, SCOPE, "every pair has one decided vote, so none can be contradicted", counts.n)
-    person = shared.key * (len(votes.annotators) + 1) + votes.annotator
-    own = contradiction_counts(np.unique(person, return_inverse=True)[1].reshape(-1), np.where(votes.annotator >= 0, sign, 0))
+    own = contradiction_counts(dense(shared.key, votes.annotator), np.where(votes.annotator >= 0, sign, 0))
     changed = int(own.both.sum())
     details = {
         "contradiction_rate": round(counts.rate, 6),

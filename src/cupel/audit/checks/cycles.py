@@ -11,6 +11,7 @@ from cupel.audit.checks._build import clean, found, not_applicable, percent
 from cupel.audit.checks._stats import Share, clustered_ratio
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 from cupel.votes.intervals import wilson
 
@@ -108,16 +109,19 @@ def check(votes: Votes, context: Context) -> Finding:
     use = np.flatnonzero(shared.decided)
     prompt = shared.prompt_id[shared.prompt[use]]
     side_a, side_b = (shared.response_id[side[use]] for side in (shared.first, shared.second))
-    nodes, node = np.unique(np.concatenate([prompt * size + side_a, prompt * size + side_b]), return_inverse=True)
-    node = node.reshape(-1).astype(np.int64)
+    code = np.concatenate([prompt * size + side_a, prompt * size + side_b])
+    node = dense(code)
+    nodes = np.zeros(int(node.max(initial=-1)) + 1, dtype=np.int64)
+    nodes[node] = code
     a, b = node[: len(use)], node[len(use) :]
     low, high = np.minimum(a, b), np.maximum(a, b)
     sign = np.where(a < b, votes.sign[use], -votes.sign[use]).astype(np.int64)
-    edge_codes, edge = np.unique(low * np.int64(len(nodes)) + high, return_inverse=True)
-    edge = edge.reshape(-1)
-    up = np.bincount(edge[sign > 0], minlength=len(edge_codes))
-    down = np.bincount(edge[sign < 0], minlength=len(edge_codes))
-    i, j = edge_codes // max(len(nodes), 1), edge_codes % max(len(nodes), 1)
+    edge = dense(low, high)
+    n_edges = int(edge.max(initial=-1)) + 1
+    up = np.bincount(edge[sign > 0], minlength=n_edges)
+    down = np.bincount(edge[sign < 0], minlength=n_edges)
+    i, j = np.zeros((2, n_edges), dtype=np.int64)
+    i[edge], j[edge] = low, high
     strict = np.flatnonzero(up != down)
     winner = np.where(up[strict] > down[strict], i[strict], j[strict])
     loser = np.where(up[strict] > down[strict], j[strict], i[strict])
@@ -129,9 +133,9 @@ def check(votes: Votes, context: Context) -> Finding:
         )
     # the share and its clusters, from edge sums: each prompt brings its own triads
     owner = nodes[winner] // size
-    place = np.unique(owner, return_inverse=True)[1]
-    cyclic = np.bincount(place.reshape(-1), weights=triads.cyclic) / 3
-    whole = np.bincount(place.reshape(-1), weights=triads.triads) / 3
+    place = dense(owner)
+    cyclic = np.bincount(place, weights=triads.cyclic) / 3
+    whole = np.bincount(place, weights=triads.triads) / 3
     keep = whole > 0
     share = _share_of_triads(cyclic[keep], whole[keep])
     cyclicity = hodge_cyclicity(i, j, up, down, len(nodes))[1]
@@ -148,7 +152,7 @@ def check(votes: Votes, context: Context) -> Finding:
     told = f"{n_cyclic:,} of {n_triads:,} triads of responses are cyclic ({percent(share.value)}; coin flips give 25 %)"
     if share.low <= 0.05:
         return clean(NAME, SCOPE, n_triads, told, details)
-    suspect = np.zeros(len(edge_codes), dtype=np.int64)
+    suspect = np.zeros(n_edges, dtype=np.int64)
     suspect[strict] = np.where(triads.gain > 0, np.where(up[strict] > down[strict], 1, -1), 0)
     rows = use[(suspect[edge] != 0) & (suspect[edge] == sign)]
     return found(

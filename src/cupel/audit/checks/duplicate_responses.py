@@ -7,6 +7,7 @@ import numpy as np
 from cupel.audit.checks._build import by_share, clean, found, percent
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import Votes
 
 NAME = "duplicate_responses"
@@ -27,8 +28,10 @@ def check(votes: Votes, context: Context) -> Finding:
     side = np.concatenate([shared.response_id[shared.first], shared.response_id[shared.second]])
     long = np.concatenate([shared.words[shared.first], shared.words[shared.second]]) >= _MIN_WORDS
     prompt = np.concatenate([shared.prompt_id[shared.prompt]] * 2)
-    met = np.unique(side[long] * np.int64(prompt.max(initial=0) + 1) + prompt[long]) // np.int64(prompt.max(initial=0) + 1)
-    n_prompts = np.bincount(met, minlength=int(side.max(initial=-1)) + 1)
+    side_long, met = side[long], dense(side[long], prompt[long])
+    of = np.zeros(int(met.max(initial=-1)) + 1, dtype=np.int64)
+    of[met] = side_long  # the response of each (response, prompt)
+    n_prompts = np.bincount(of, minlength=int(side.max(initial=-1)) + 1)
     flag = (n_prompts >= _PROMPTS)[shared.response_id] & (shared.words >= _MIN_WORDS)
     rows = shared.either(flag)
     n, count = len(votes), int(rows.sum())

@@ -7,6 +7,7 @@ import numpy as np
 from cupel.audit.checks._build import by_share, clean, found, percent
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
+from cupel.records.keys import dense
 from cupel.records.schema import A, B, Votes
 
 NAME = "duplicate_votes"
@@ -35,10 +36,12 @@ def check(votes: Votes, context: Context) -> Finding:
     columns = [shared.key, outcome, votes.annotator.astype(np.int64)] + [np.where(named, 0, c) for c in anonymous]
     label = np.zeros(n, dtype=np.int64)
     for column in columns:
-        part = np.unique(column, return_inverse=True)[1].reshape(-1)
-        label = np.unique(label * (int(part.max(initial=0)) + 1) + part, return_inverse=True)[1].reshape(-1)
+        part = dense(column) if column.dtype.kind == "i" else np.unique(column, return_inverse=True)[1].reshape(-1)
+        label = dense(label, part)
+    head = np.zeros(int(label.max(initial=-1)) + 1, dtype=np.int64)
+    head[label[::-1]] = np.arange(n - 1, -1, -1)
     again = np.ones(n, dtype=bool)
-    again[np.unique(label, return_index=True)[1]] = False
+    again[head] = False
     if not again.any():
         return clean(NAME, SCOPE, n, "no vote is recorded twice")
     count, unnamed = int(again.sum()), int((again & ~named).sum())

@@ -6,7 +6,8 @@ Strengths u of the nodes (prompt, response) by ridge least squares on the pairs 
 
 For such a linear fit leaving one pair out is a formula, not a refit:  (d_q - h_q t_q) / (1 - h_q),  d = B H B' W t,  h_q = w_q (B H B')_qq.
 All votes on a pair are one observation, so the pair is left out with all of its repeats. On the shared data this ranks errors at least as
-well as cross-fitted Bradley-Terry and costs one product per label vector.
+well as cross-fitted Bradley-Terry and costs one product per label vector. The Bradley-Terry core of `cupel.votes` does not serve here: a
+maximum-likelihood fit has no such formula, so each pair left out would be a fit of its own.
 """
 
 from __future__ import annotations

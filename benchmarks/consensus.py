@@ -56,7 +56,9 @@ def main() -> int:
         print(cell["data"], cell["mix"], cell["seed"], {k: round(v["accuracy"], 3) for k, v in cell["ours"].items()}, file=sys.stderr)
     theirs, note = run_crowdkit(options.crowdkit, cells)
     for cell, found in zip(cells, theirs, strict=True):
-        cell["theirs"] = {f"crowd-kit {name}": scored(cell, np.array(label, dtype=float)) | {"seconds": s} for name, (label, s) in found.items()}
+        cell["theirs"] = {
+            f"crowd-kit {name}": scored(cell, np.array(label, dtype=float)) | {"seconds": seconds} for name, (label, seconds) in found.items()
+        }
     table = [summary(data, mix, cells) for data, mix in dict.fromkeys((cell["data"], cell["mix"]) for cell in cells)]
     seconds = cost(cells)
     write_result(
@@ -207,9 +209,8 @@ def summary(data: str, mix: str, cells: list[dict]) -> dict:
     if best["theirs"]:
         row["advised_against_best"] = difference(right["ours"][advised], right["theirs"][best["theirs"]])
         row["best_against_best"] = difference(right["ours"][best["ours"]], right["theirs"][best["theirs"]])
-        row["alike"] = {
-            a: difference(right["ours"][a], right["theirs"][f"crowd-kit {b}"]) for a, b in ALIKE.items() if f"crowd-kit {b}" in right["theirs"]
-        }
+        pairs = {ours: f"crowd-kit {name}" for ours, name in ALIKE.items()}
+        row["alike"] = {a: difference(right["ours"][a], right["theirs"][b]) for a, b in pairs.items() if b in right["theirs"]}
     if data == "ukp":
         row["against_published_gold_shown_only"] = {
             m: float(np.mean([cell[side][m]["against_gold"] for cell in mine])) for side in ("ours", "theirs") for m in right[side]

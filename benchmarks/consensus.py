@@ -57,7 +57,7 @@ def main() -> int:
     theirs, note = run_crowdkit(options.crowdkit, cells)
     for cell, found in zip(cells, theirs, strict=True):
         cell["theirs"] = {
-            f"crowd-kit {name}": scored(cell, np.array(label, dtype=float)) | {"seconds": seconds} for name, (label, seconds) in found.items()
+            f"crowd-kit {name}": scored(cell, np.array(label, dtype=float)) | {"seconds": spent} for name, (label, spent) in found.items()
         }
     table = [summary(data, mix, cells) for data, mix in dict.fromkeys((cell["data"], cell["mix"]) for cell in cells)]
     seconds = cost(cells)

@@ -6,12 +6,15 @@ with the same OUT computes only what changed. Outputs carry no clock times: the 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cupel.errors import InputError
 from cupel.runs import RefineOptions, input_key, run_record
@@ -82,16 +85,16 @@ def spool(source: Any, out: Path) -> Any:
 
 
 def read_stage(
-    source: str, options: RefineOptions, stages: Stages, progress: Progress | None = None
+    source: str, options: RefineOptions, stages: Stages, progress: Progress | None = None, known: Mapping[str, Any] | None = None
 ) -> tuple[Votes, dict[str, Any]]:
-    """The votes with their split, and the key of their content.
+    """The votes with their split, and the key of their content; `known` is the source's `input_key` where it was computed before.
 
     A file that streams (`records.stream`) is read into a spool beside the stages; the stage keeps its very files, and maps them when it is
     read back.
     """
     from cupel.records.reading import read
 
-    key = {**input_key(source), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
+    key = {**(known or input_key(source)), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
            "heldout": options.heldout, "seed": options.seed}  # fmt: skip
     spool = stages.scratch("spool")
     try:
@@ -114,16 +117,23 @@ def audit_file(
     source: str, out: Path, options: RefineOptions, *, progress: Progress | None = None, say: Say | None = None, write: bool = True
 ) -> Audit:
     """Audit a file; writes audit.json, verdicts.parquet, report.html, quarantine.jsonl and run.json into `out`."""
+    key = None if source == "-" else input_key(source)  # a missing file is said before OUT is made
+    return _audit_file(source, out, options, key, progress, say, write)[0]
+
+
+def _audit_file(
+    source: str, out: Path, options: RefineOptions, key: dict[str, Any] | None, progress: Progress | None, say: Say | None, write: bool
+) -> tuple[Audit, dict[str, Any]]:
+    """The audit, and the key of the votes' content."""
     from cupel.audit.run import AuditOptions, run_audit
     from cupel.records.files import lock
     from cupel.report.assemble import save_audit
 
-    key = None if source == "-" else input_key(source)  # a missing file is said before OUT is made
     out.mkdir(parents=True, exist_ok=True)
     with lock(out):
         source = spool(source, out)
         stages = open_stages(out, options, progress, say)
-        votes, votes_key = read_stage(source, options, stages, progress)
+        votes, votes_key = read_stage(source, options, stages, progress, key)
         if say:
             say(_read_words(votes))
         audit_options = AuditOptions(
@@ -138,7 +148,7 @@ def audit_file(
             result = result.with_trusted(options.trusted)
         if write:
             save_audit(result, out, redact=options.redact, run=run_record("audit", source, key, options, result))
-    return result
+    return result, votes_key
 
 
 def _against_texts(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -194,14 +204,13 @@ def refine(source: Any, out: Path, options: RefineOptions, *, progress: Progress
 
     source = str(source)
     key = None if source == "-" else input_key(source)  # what was read, should the file change meanwhile
-    audit = audit_file(source, out, options, progress=progress, say=say, write=False)
+    audit, votes_key = _audit_file(source, out, options, key, progress, say, write=False)
     with lock(out):
         spooled = str(out / ".stages" / "stdin") if source == "-" else source
         stages = open_stages(out, RefineOptions(), progress, say)
         curated = audit.curate(flip_above=options.flip_above, drop=options.drop)
-        base = {"audit": audit.to_json(), "flip_above": options.flip_above, "drop": options.drop, "ledger": curated.digest}
-        models = train_both(audit, curated, options, stages, base, out, progress)
-        evaluation = stages.run("evaluate", base, lambda: _evaluate(audit, models, options), JSON)
+        models, trained = train_both(audit, curated, options, stages, votes_key, out, progress)
+        evaluation = stages.run("evaluate", trained, lambda: _evaluate(audit, models, options), JSON)
         run = run_record("refine", spooled, key, options, audit)
         save_refined(audit, curated, evaluation, out, redact=options.redact, run=run)
     return Refined(audit, curated, evaluation, out)
@@ -212,14 +221,15 @@ def train_both(
     curated: Curated,
     options: RefineOptions,
     stages: Stages,
-    base: Mapping[str, Any],
+    votes_key: Mapping[str, Any],
     out: Path,
     progress: Progress | None,
-) -> dict[str, list[Any]]:
-    """The plain model on the votes as recorded and the robust one on the curated votes, for each training seed.
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The plain model on the votes as recorded and the robust one on the curated votes, for each training seed; and what they depend on.
 
     The robust treatment is EM per annotator where annotators recur, else EM with one flip rate. The models of the first seed are also
-    written to OUT/reward-plain and OUT/reward-robust.
+    written to OUT/reward-plain and OUT/reward-robust. A model is trained again where its rows or how it is trained have changed, and not
+    where another option has.
     """
     from cupel.learners.reward import RewardModel, train_reward
     from cupel.learners.treatments import default_treatment
@@ -229,8 +239,13 @@ def train_both(
     models: dict[str, list[Any]] = {"plain": [], "robust": []}
     codec = Codec(save=lambda path, model: model.save(path / "model"), load=lambda path: RewardModel.load(path / "model"))
     plan = [(kind, seed) for seed in TRAINING_SEEDS for kind in models]
+    rows = {"plain": (audit.votes.train, "none"), "robust": (curated.train, robust)}
+    keys = {
+        kind: {"votes": votes_key, "rows": _content(data), "encoder": audit.encoder["hash"], "treatment": treatment}
+        for kind, (data, treatment) in rows.items()
+    }
     for done, (kind, seed) in enumerate(plan):
-        data, treatment = (audit.votes.train, "none") if kind == "plain" else (curated.train, robust)
+        data, treatment = rows[kind]
         if progress:
             progress("train", done, len(plan))
 
@@ -239,14 +254,22 @@ def train_both(
                 data, encoder=options.encoder, treatment=treatment, seed=options.seed + seed, cache=cache, device=options.device
             )
 
-        key = {**base, "treatment": treatment, "seed": seed}
-        model = stages.run(f"train-{kind}-{seed}", key, compute, codec)
+        model = stages.run(f"train-{kind}-{seed}", {**keys[kind], "seed": options.seed + seed}, compute, codec)
         models[kind].append(model)
         if seed == TRAINING_SEEDS[0]:
             model.save(out / f"reward-{kind}")
     if progress:
         progress("train", len(plan), len(plan))
-    return models
+    return models, {**keys, "seed": options.seed}
+
+
+def _content(votes: Votes) -> str:
+    """SHA-256 of which rows these are and what is believed of them; their texts are those of the votes that were read."""
+    digest = hashlib.sha256()
+    for name in ("prompt", "first", "second", "outcome", "annotator", "group", "p", "w"):
+        digest.update(np.ascontiguousarray(getattr(votes, name)).tobytes())
+    digest.update(repr(votes.meta.get("target")).encode())
+    return digest.hexdigest()
 
 
 def _evaluate(audit: Audit, models: Mapping[str, list[Any]], options: RefineOptions) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_an_audit_of_a_large_file_is_the_audit_of_it_at_once(tiny, streaming, tm
         patch.setattr("cupel.records.stream.opening.ABOVE", 1 << 30)
         audit_file(str(tiny), tmp_path / "at once", options)
     assert not streaming
-    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: pytest.fail("a spool where temporary files go"))
+    monkeypatch.setattr(importer, "make", lambda: pytest.fail("a spool where temporary files go"))
     out = tmp_path / "streamed"
     audit_file(str(tiny), out, options)
     assert streaming == [str(tiny)]

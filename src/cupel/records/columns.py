@@ -222,19 +222,21 @@ class Frame:
         else:
             self.mark(pc.is_null(values), "missing_text", f"column {label} has no value")
             values = pc.fill_null(values, "")
-            self.mark(pc.equal(pc.utf8_trim_whitespace(values), ""), "empty_side", f"column {label} is blank")
+            self.mark(pc.or_(pc.equal(values, ""), pc.utf8_is_space(values)), "empty_side", f"column {label} is blank")
         self.limit(values, f"column {label}")
         return values
 
     def limit(self, values: pa.Array, label: str) -> None:
         """Mark texts that are longer than `max_field` characters."""
+        if (pc.max(pc.binary_length(values)).as_py() or 0) <= self.max_field:  # no text has more characters than bytes
+            return
         long = pc.greater(pc.utf8_length(values), self.max_field)
         self.mark(long, "field_too_long", f"{label} is longer than {self.max_field:,} characters (--max-field)")
 
     def _json_chats(self, values: pa.Array, prompt: bool) -> pa.Array:
         """Chat lists written as JSON text -> their canonical text; other texts stay as they are."""
-        maybe = pc.and_(pc.starts_with(values, "["), pc.match_substring(values, '"role"')).fill_null(False)
-        rows = np.flatnonzero(maybe.to_numpy(zero_copy_only=False))
+        rows = np.flatnonzero(pc.starts_with(values, "[").fill_null(False).to_numpy(zero_copy_only=False))
+        rows = rows[pc.match_substring(values.take(pa.array(rows)), '"role"').to_numpy(zero_copy_only=False)] if len(rows) else rows
         if not len(rows):
             return values
         unique = pc.dictionary_encode(values.take(pa.array(rows)))

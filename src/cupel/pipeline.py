@@ -94,8 +94,8 @@ def read_stage(
     """
     from cupel.records.reading import read
 
-    key = {**(known or input_key(source)), "path": None, "map": dict(options.map or {}), "format": options.format, "max_bad": options.max_bad,
-           "heldout": options.heldout, "seed": options.seed}  # fmt: skip
+    key = {**(known or input_key(source)), "path": None, "map": dict(options.map or {}), "format": options.format,
+           "max_bad": options.max_bad, "heldout": options.heldout, "seed": options.seed}  # fmt: skip
     spool = stages.scratch("spool")
     try:
         votes = stages.run(

@@ -37,23 +37,26 @@ def nll(reduction: str):
 
 
 def sft(reduction: str = "token") -> Objective:
-    """Negative log-likelihood of the first side; its gradient does not see the second. Margin: D.
+    """Negative log-likelihood of the first side; its gradient does not see the second, which may be absent. Margin: D.
 
-    reduction: "token", "sequence" or "sum", see `nll`; published recipes differ (TRL: token). ValueError for others.
+    reduction: "token", "sequence" or "sum", see `nll`; published recipes differ (TRL: token). ValueError for others. A response alone
+    that was called bad (the first side empty) has nothing to imitate: its loss is 0.
 
     >>> side = Side(logp=torch.tensor([-6.0]), n_tokens=torch.tensor([3]))
-    >>> sft("sequence").loss(side, side, {}).item()
-    2.0
+    >>> sft("sequence").loss(side, side, {}).item(), sft("sequence").loss(side, Side(), {}).item()
+    (2.0, 2.0)
     """
     imitate, context, needs = nll(reduction)
 
     def margin(first: Side, second: Side, context: Context) -> Tensor:
-        return reading.logp(first) - reading.logp(second)
+        if len(first) == 0:
+            return -reading.logp(second)
+        return reading.logp(first) if len(second) == 0 else reading.logp(first) - reading.logp(second)
 
     def loss(first: Side, second: Side, context: Context) -> Tensor:
-        return imitate(first, context)
+        return 0.0 * reading.logp(second) if len(first) == 0 else imitate(first, context)
 
-    return make("sft", loss, margin, needs, {"reduction": reduction}, context=context)
+    return make("sft", loss, margin, needs, {"reduction": reduction}, context=context, either_empty=True)
 
 
 def simpo(beta: float = 2.0, gamma: float = 0.8) -> Objective:

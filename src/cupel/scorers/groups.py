@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +28,10 @@ class Groups:
     prompt_index     N integers in [0, G): the prompt of each response
     first, second    int64 [C]: the two responses of each comparison
     extra            further inputs of the model, one entry per prompt along the first axis (pixel values of a vision model)
+    counted          bool [sum of response_lengths]: tokens that the response is scored by; the others (a user's turn, a tool's answer
+                     within a response of several turns) are read by the model and not scored. None: all
 
-    Raises RecordError where a prompt or a response is empty, or an index points nowhere.
+    Raises RecordError where a prompt or a response is empty or has no token that counts, or an index points nowhere.
     """
 
     prompt_ids: Tensor
@@ -38,6 +42,7 @@ class Groups:
     first: Tensor
     second: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    counted: Tensor | None = None
 
     def __post_init__(self) -> None:
         for what, lengths, ids in (
@@ -56,6 +61,11 @@ class Groups:
         wrong = [n for n, g in enumerate(self.prompt_index) if not 0 <= g < len(self.prompt_lengths)]
         if wrong:
             raise RecordError(f"{len(wrong)} responses name a prompt that is not there (first: response {wrong[0]})")
+        if self.counted is not None and len(self.counted) != len(self.response_ids):
+            raise RecordError(f"`counted` speaks of {len(self.counted):,} tokens of responses, but there are {len(self.response_ids):,}")
+        none = [n for n, count in enumerate(self.n_counted) if not count]
+        if none:
+            raise RecordError(f"{len(none)} of {self.n_responses} responses have no token that counts (first: response {none[0]})")
 
     @property
     def n_prompts(self) -> int:
@@ -66,6 +76,15 @@ class Groups:
     def n_responses(self) -> int:
         """Number of responses N."""
         return len(self.response_lengths)
+
+    @cached_property
+    def n_counted(self) -> tuple[int, ...]:
+        """Number of tokens that each response is scored by."""
+        if self.counted is None:
+            return self.response_lengths
+        ends = np.concatenate([[0], np.cumsum(self.response_lengths)])
+        total = np.concatenate([[0], np.cumsum(self.counted.cpu().numpy())])
+        return tuple(int(n) for n in total[ends[1:]] - total[ends[:-1]])
 
     @property
     def members(self) -> list[list[int]]:
@@ -83,15 +102,18 @@ class Groups:
 
         return replace(
             self, prompt_ids=move(self.prompt_ids), response_ids=move(self.response_ids), first=move(self.first), second=move(self.second),
-            extra={name: move(value) for name, value in self.extra.items()},
+            extra={name: move(value) for name, value in self.extra.items()}, counted=None if self.counted is None else move(self.counted),
         )  # fmt: skip
 
     @classmethod
     def of(
         cls, prompts: Sequence[Sequence[int]], responses: Sequence[tuple[int, Sequence[int]]],
         comparisons: Sequence[tuple[int, int]] = (), extra: Mapping[str, Tensor] | None = None,
+        counted: Sequence[Sequence[bool] | None] | None = None,
     ) -> Groups:  # fmt: skip
         """A batch from token lists: prompts, responses as (prompt, tokens), comparisons as (first, second) indices of responses.
+
+        counted: for each response, which of its tokens it is scored by (None: all of them).
 
         >>> groups = Groups.of([[1, 5, 6]], [(0, [7, 2]), (0, [8, 9, 2])], [(0, 1)])
         >>> groups.n_responses, groups.response_ids.tolist()
@@ -109,6 +131,7 @@ class Groups:
             first=pairs[:, 0].contiguous(),
             second=pairs[:, 1].contiguous(),
             extra=dict(extra or {}),
+            counted=None if counted is None or all(c is None for c in counted) else _marks(responses, counted),
         )
 
     @classmethod
@@ -126,6 +149,11 @@ class Groups:
             g = prompts.setdefault(tuple(prompt), len(prompts))
             comparisons.append(tuple(responses.setdefault((g, tuple(ids)), len(responses)) for ids in (first, second)))
         return cls.of(list(prompts), list(responses), comparisons)
+
+
+def _marks(responses: Sequence[tuple[int, Sequence[int]]], counted: Sequence[Sequence[bool] | None]) -> Tensor:
+    marks = [[True] * len(ids) if mark is None else list(mark) for (_, ids), mark in zip(responses, counted, strict=True)]
+    return torch.tensor([bool(value) for mark in marks for value in mark], dtype=torch.bool)
 
 
 def _flat(lists: Sequence[Sequence[int]]) -> Tensor:

@@ -132,21 +132,24 @@ class Scorer(nn.Module):
         wanted = frozenset(needs)
         state = self.hidden(groups, prompt="prompt" in wanted)
         device = state.response.device
-        head, response = self.head(), _autocast(state.response)
-        logp = token_logp(response, groups.response_ids, head, self.tile_bytes, self.keep_bytes)
+        head, response, ids, lengths = self.head(), _autocast(state.response), groups.response_ids, groups.n_counted
+        if groups.counted is not None:
+            response, ids = response[groups.counted], ids[groups.counted]
+        logp = token_logp(response, ids, head, self.tile_bytes, self.keep_bytes)
         found: dict[str, Tensor] = {}
         if more := wanted & EXTRAS.keys():
             other = reference(groups) if reference is not None and any(EXTRAS[name] for name in more) else None
-            found = extras(more, response, groups.response_ids, head, other, epsilon, self.tile_bytes)
+            if other is not None and groups.counted is not None:
+                other = (other[0][groups.counted], other[1])
+            found = extras(more, response, ids, head, other, epsilon, self.tile_bytes)
         for name in ("tilt_up", "tilt_down"):
             if name in found:
-                found[name] = by_response(found[name], groups.response_lengths)
+                found[name] = by_response(found[name], lengths)
         if "tokens" in wanted or "reference_tokens" in wanted or more:
             found["token_logp"] = logp
         if "prompt" in wanted:
             found["prompt_logp"] = self._prompt_logp(groups, state, head)
-        n_tokens = torch.tensor(groups.response_lengths, device=device)
-        return Scores(by_response(logp, groups.response_lengths), n_tokens, **found)
+        return Scores(by_response(logp, lengths), torch.tensor(lengths, device=device), **found)
 
     def _prompt_logp(self, groups: Groups, state: Hidden, head: Head) -> Tensor:
         """[N] log-probability of each response's prompt, from its second token on; the first token is given."""

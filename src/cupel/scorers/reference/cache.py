@@ -29,7 +29,9 @@ from cupel.scorers.scorer import Scorer
 from cupel.scorers.scores import Scores
 
 Schema = Literal["sum", "token"]
-Row = tuple[Sequence[int], Sequence[int]]
+#: tokens of a prompt and of a response and, where not all of the response's tokens count, which do
+Row = tuple[Sequence[int], Sequence[int]] | tuple[Sequence[int], Sequence[int], Sequence[bool] | None]
+_Fixed = tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]
 META = "reference.json"
 _NAME = 32
 
@@ -118,12 +120,12 @@ class ReferenceCache:
 
     def missing(self, rows: Sequence[Row], *, position: int = 0, truncation: str = "none") -> list[int]:
         """Indices of the (prompt, response) rows that are not stored."""
-        keys = [row_key(prompt, response, position=position, truncation=truncation) for prompt, response in rows]
+        keys = [row_key(*row, position=position, truncation=truncation) for row in rows]
         return np.flatnonzero(self._rows(keys) < 0).tolist()
 
     def scores(self, groups: Groups, *, position: int = 0, truncation: str = "none") -> Scores:
         """Stored scores of a batch, on its device, without gradient. CacheError where a response is not stored."""
-        keys = [row_key(prompt, response, position=position, truncation=truncation) for prompt, response in _token_lists(groups)]
+        keys = [row_key(*row, position=position, truncation=truncation) for row in _token_lists(groups)]
         at = self._rows(keys)
         absent = np.flatnonzero(at < 0)
         if len(absent):
@@ -133,7 +135,7 @@ class ReferenceCache:
             )
         device = groups.response_ids.device
         logp = torch.from_numpy(self._logp[at]).to(device)
-        n_tokens = torch.tensor(groups.response_lengths, device=device)
+        n_tokens = torch.tensor(groups.n_counted, device=device)
         if self.schema == "sum":
             return Scores(logp, n_tokens)
         tokens = np.concatenate([self._tokens[self._begin[i] : self._begin[i] + self._length[i]] for i in at])
@@ -152,16 +154,17 @@ class ReferenceCache:
         now = ReferenceKey.of(scorer.model, template=self.key.template, autocast=_autocast(scorer), version=self.key.version)
         if wrong := self.key.differences(now):
             raise CacheError(f"the model at hand is not the reference of {self.folder} ({'; '.join(wrong)})")
-        by_prompt: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
-        for prompt, response in rows:
-            by_prompt.setdefault(tuple(prompt), {})[tuple(response)] = None
-        flat = [(prompt, response) for prompt, responses in by_prompt.items() for response in responses]
+        by_prompt: dict[tuple[int, ...], dict[_Fixed, None]] = {}
+        for row in rows:
+            fixed = _fixed(row)
+            by_prompt.setdefault(fixed[0], {})[fixed] = None
+        flat = [row for responses in by_prompt.values() for row in responses]
         computed = 0
         for start in range(0, len(flat), shard):
             part = flat[start : start + shard]
             todo = [part[i] for i in self.missing(part, position=position, truncation=truncation)]
             if todo:
-                self._write([row_key(p, r, position=position, truncation=truncation) for p, r in todo], _score(scorer, todo, batch_tokens))
+                self._write([row_key(*row, position=position, truncation=truncation) for row in todo], _score(scorer, todo, batch_tokens))
                 computed += len(todo)
             if progress is not None:
                 progress(min(start + shard, len(flat)), len(flat))
@@ -201,40 +204,48 @@ def _read(path: Path, schema: str) -> dict[str, np.ndarray] | str:
     return found
 
 
-def _score(scorer: Scorer, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int) -> list[np.ndarray]:
+def _fixed(row: Row) -> _Fixed:
+    """A row that can be hashed; marks that leave nothing out are none."""
+    marks = row[2] if len(row) > 2 else None
+    return tuple(row[0]), tuple(row[1]), None if marks is None or all(marks) else tuple(bool(x) for x in marks)
+
+
+def _score(scorer: Scorer, rows: Sequence[_Fixed], batch_tokens: int) -> list[np.ndarray]:
     """float32 log-probabilities of each row's tokens."""
     device = next(scorer.model.parameters()).device
     out: list[np.ndarray] = []
     for batch in _batches(rows, batch_tokens):
         prompts: dict[tuple[int, ...], int] = {}
-        groups = Groups.of(list(dict.fromkeys(p for p, _ in batch)), [(prompts.setdefault(p, len(prompts)), r) for p, r in batch])
+        responses = [(prompts.setdefault(prompt, len(prompts)), response) for prompt, response, _ in batch]
+        groups = Groups.of(list(prompts), responses, counted=[marks for _, _, marks in batch])
         with quiet(scorer):
             values = scorer(groups.to(device), needs=("logp", "tokens")).token_logp
         assert values is not None
-        out += np.split(values.float().cpu().numpy(), np.cumsum(groups.response_lengths)[:-1])
+        out += np.split(values.float().cpu().numpy(), np.cumsum(groups.n_counted)[:-1])
     return out
 
 
-def _batches(
-    rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], budget: int
-) -> Iterator[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    batch: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+def _batches(rows: Sequence[_Fixed], budget: int) -> Iterator[list[_Fixed]]:
+    batch: list[_Fixed] = []
     used = 0
-    for prompt, response in rows:
+    for row in rows:
+        prompt, response, _ = row
         size = len(response) + (0 if batch and batch[-1][0] == prompt else len(prompt))
         if batch and used + size > budget:
             yield batch
             batch, used, size = [], 0, len(prompt) + len(response)
-        batch.append((prompt, response))
+        batch.append(row)
         used += size
     if batch:
         yield batch
 
 
-def _token_lists(groups: Groups) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _token_lists(groups: Groups) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     prompts = np.split(groups.prompt_ids.cpu().numpy(), np.cumsum(groups.prompt_lengths)[:-1])
-    responses = np.split(groups.response_ids.cpu().numpy(), np.cumsum(groups.response_lengths)[:-1])
-    return ((prompts[g], responses[n]) for n, g in enumerate(groups.prompt_index))
+    ends = np.cumsum(groups.response_lengths)[:-1]
+    responses = np.split(groups.response_ids.cpu().numpy(), ends)
+    marks = [None] * groups.n_responses if groups.counted is None else np.split(groups.counted.cpu().numpy(), ends)
+    return ((prompts[g], responses[n], marks[n]) for n, g in enumerate(groups.prompt_index))
 
 
 def _autocast(scorer: Scorer) -> str:

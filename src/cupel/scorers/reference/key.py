@@ -70,9 +70,11 @@ class ReferenceKey:
 
 
 def row_key(
-    prompt: Sequence[int] | np.ndarray, response: Sequence[int] | np.ndarray, *, position: int = 0, truncation: str = "none"
-) -> bytes:
-    """SHA-256 of a prompt's and a response's token ids, the position of the first token, and how the record was truncated.
+    prompt: Sequence[int] | np.ndarray, response: Sequence[int] | np.ndarray, counted: Sequence[bool] | np.ndarray | None = None, *,
+    position: int = 0, truncation: str = "none",
+) -> bytes:  # fmt: skip
+    """SHA-256 of a prompt's and a response's token ids, the position of the first token, and how the record was truncated; and of which
+    tokens of the response count, where not all do.
 
     >>> row_key([1, 2], [3]) == row_key([1], [2, 3])
     False
@@ -80,6 +82,8 @@ def row_key(
     digest = hashlib.sha256(f"{len(prompt)} {len(response)} {position} {truncation}\n".encode())
     for ids in (prompt, response):
         digest.update(np.asarray(ids, dtype="<i8").tobytes())
+    if counted is not None and not np.all(counted):
+        digest.update(np.asarray(counted, dtype=np.uint8).tobytes())
     return digest.digest()
 
 

@@ -1,0 +1,173 @@
+"""Rows of the data as a batch: groups of tokens, the target before treatment, and who said it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cupel.learners.policy.tokens import Rows, Tokens
+from cupel.noise.types import DataSpec, Target, Terms
+from cupel.scorers.groups import Groups
+
+
+class Place(NamedTuple):
+    """Where a run is: optimiser steps and epochs begun before this one, and planned steps."""
+
+    step: int
+    epoch: int
+    total: int
+
+
+class Batch(NamedTuple):
+    """A micro-batch. `groups.first` and `groups.second` are the sides of its pairs; `alone` int64 [U] are responses judged alone.
+
+    Records come in the order: pairs, then single responses. record, annotator, group int64 [B]; target float64 [B].
+    mismatch: each prompt with a response to another one; mismatch_index int64 [B] which of them belongs to a record.
+    """
+
+    groups: Groups
+    alone: Tensor
+    record: Tensor
+    annotator: Tensor
+    group: Tensor
+    target: Target
+    mismatch: Groups | None
+    mismatch_index: Tensor
+
+    def terms(self, keep: Tensor, flip: Tensor, place: Place) -> Terms:
+        """Terms of these comparisons."""
+        return Terms(keep, flip, self.record, self.annotator, self.group, *place)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Comparisons of all data sets of a run, as one table over their tokens.
+
+    tokens    of each data set; source int64 [n] which one a comparison is from
+    partner   of each data set, for each prompt a response to another prompt (-1: none), where an objective asks for such pairs; else ()
+    prompt    int64 [n] prompt, numbered through all data sets; cost, prompt_cost: tokens of a comparison's responses, and of each prompt
+    """
+
+    tokens: tuple[Tokens, ...]
+    rows: tuple[Rows, ...]
+    source: np.ndarray
+    local: np.ndarray
+    prompt: np.ndarray
+    cost: np.ndarray
+    prompt_cost: np.ndarray
+    annotator: np.ndarray
+    group: np.ndarray
+    spec: DataSpec
+    partner: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @classmethod
+    def of(cls, parts: list[tuple[Tokens, Rows]], *, mismatch: bool = False) -> Data:
+        """All data sets, one after the other; the same annotator name is the same person everywhere.
+
+        mismatch: batches also pair each prompt with a response to the next one.
+        """
+        names = tuple(dict.fromkeys(name for _, rows in parts for name in rows.annotators))
+        place = {name: n for n, name in enumerate(names)}
+        groups = tuple(name for _, rows in parts for name in rows.groups)
+        source, local, prompt, cost, prompt_cost, annotator, group = [], [], [], [], [], [], []
+        first_prompt = first_group = 0
+        for n, (tokens, rows) in enumerate(parts):
+            length = tokens.response_lengths
+            source.append(np.full(len(rows), n))
+            local.append(np.arange(len(rows)))
+            prompt.append(tokens.response_prompt[rows.first] + first_prompt)
+            cost.append(length[rows.first] + np.where(rows.second < 0, 0, length[np.maximum(rows.second, 0)]))
+            prompt_cost.append(tokens.prompt_lengths)
+            where = np.array([*(place[name] for name in rows.annotators), -1])
+            annotator.append(where[rows.annotator])
+            group.append(np.where(rows.group < 0, -1, rows.group + first_group))
+            first_prompt += len(tokens.prompt_ends)
+            first_group += len(rows.groups)
+        spec = DataSpec(tuple(name for _, rows in parts for name in rows.ids), names, groups)
+        return cls(
+            tokens=tuple(t for t, _ in parts), rows=tuple(r for _, r in parts), source=np.concatenate(source), local=np.concatenate(local),
+            prompt=np.concatenate(prompt), cost=np.concatenate(cost), prompt_cost=np.concatenate(prompt_cost),
+            annotator=np.concatenate(annotator), group=np.concatenate(group), spec=spec,
+            partner=tuple(_partners(tokens) for tokens, _ in parts) if mismatch else (),
+        )  # fmt: skip
+
+    def batch(self, at: np.ndarray, counts: bool = True) -> Batch:
+        """The comparisons `at`, int [B], as a batch on the CPU; with `counts` false their weights are 0."""
+        at = at[np.argsort(self._single(at), kind="stable")]
+        prompts: dict[int, int] = {}
+        responses: dict[tuple[int, int], int] = {}
+        pairs, alone, texts, marks = [], [], [], []
+        p, w, home = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), np.int64)
+        strangers: list[np.ndarray] = []
+        for n, row in enumerate(at.tolist()):
+            source, local = int(self.source[row]), int(self.local[row])
+            rows, tokens = self.rows[source], self.tokens[source]
+            g = prompts.setdefault(int(self.prompt[row]), len(prompts))
+            if g == len(texts):
+                own = int(tokens.response_prompt[rows.first[local]])
+                texts.append(tokens.prompt(own))
+                if self.partner and (other := int(self.partner[source][own])) >= 0:
+                    strangers.append(tokens.response(other)[: max(int(tokens.meta["max_length"]) - len(texts[-1]), 1)])
+            sides = [int(rows.first[local]), int(rows.second[local])]
+            found = []
+            for side in sides:
+                if side >= 0:
+                    if (source, side) not in responses:
+                        responses[source, side] = len(marks)
+                        marks.append((g, tokens.response(side), tokens.marks(side)))
+                    found.append(responses[source, side])
+            (pairs if len(found) == 2 else alone).append(found)
+            home[n], p[n], w[n] = g, rows.p[local], rows.w[local] if counts else 0.0
+        groups = Groups(
+            prompt_ids=_flat(texts), response_ids=_flat([ids for _, ids, _ in marks]), prompt_lengths=tuple(len(ids) for ids in texts),
+            response_lengths=tuple(len(ids) for _, ids, _ in marks), prompt_index=tuple(g for g, _, _ in marks),
+            first=torch.tensor([a for a, _ in pairs], dtype=torch.int64), second=torch.tensor([b for _, b in pairs], dtype=torch.int64),
+            counted=_counted([(ids, mark) for _, ids, mark in marks]),
+        )  # fmt: skip
+        return Batch(
+            groups, torch.tensor([a for (a,) in alone], dtype=torch.int64), torch.from_numpy(at.astype(np.int64)),
+            torch.from_numpy(self.annotator[at].astype(np.int64)), torch.from_numpy(self.group[at].astype(np.int64)),
+            Target(torch.from_numpy(p), torch.from_numpy(w)), _mismatch(texts, strangers), torch.from_numpy(home),
+        )  # fmt: skip
+
+    def _single(self, at: np.ndarray) -> np.ndarray:
+        out = np.zeros(len(at), bool)
+        for n, rows in enumerate(self.rows):
+            mine = self.source[at] == n
+            out[mine] = rows.second[self.local[at[mine]]] < 0
+        return out
+
+
+def _partners(tokens: Tokens) -> np.ndarray:
+    """int64 [prompts]: the first response that stays of the next prompt that has one, around the end; -1 in a data set of one prompt."""
+    there = np.flatnonzero(tokens.response_lengths > 0)
+    owner, first = np.unique(tokens.response_prompt[there], return_index=True)
+    if len(owner) < 2:
+        return np.full(len(tokens.prompt_ends), -1)
+    following = np.searchsorted(owner, np.arange(len(tokens.prompt_ends)), side="right") % len(owner)
+    return there[first][following]
+
+
+def _mismatch(prompts: list[np.ndarray], strangers: list[np.ndarray]) -> Groups | None:
+    if not strangers or len(strangers) != len(prompts):
+        return None
+    none = torch.zeros(0, dtype=torch.int64)
+    lengths = tuple(len(ids) for ids in strangers)
+    return Groups(_flat(prompts), _flat(strangers), tuple(len(ids) for ids in prompts), lengths, tuple(range(len(prompts))), none, none)
+
+
+def _flat(lists: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(lists).astype(np.int64))
+
+
+def _counted(found: list[tuple[np.ndarray, np.ndarray | None]]) -> Tensor | None:
+    if all(mark is None or mark.all() for _, mark in found):
+        return None
+    return torch.from_numpy(np.concatenate([np.ones(len(ids), bool) if mark is None else mark for ids, mark in found]))

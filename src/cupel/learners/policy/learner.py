@@ -1,0 +1,618 @@
+"""The loop: data to tokens, reference, steps, evaluations, checkpoints, and the model at the end. A killed run goes on to the same bytes.
+
+    OUT / model /            the best or the last model, as transformers and peft load it, with cupel.json beside it
+    OUT / log.jsonl          a line per step and per evaluation; no clock times
+    OUT / records.parquet    per comparison: what truncation did to it, margin and target (p, w) when it was last trained on
+    OUT / metrics.json       the last evaluations, the flip rate held out and in the sample, counts
+    OUT / performance.jsonl  seconds, tokens per second, peak memory: what differs from run to run
+    OUT / checkpoints /      see `checkpoint`; OUT / .tokens and .reference are kept for the next run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cupel.errors import CupelError, InputError
+from cupel.learners.policy import order
+from cupel.learners.policy.batch import Data
+from cupel.learners.policy.checkpoint import Checkpoints, Snapshot
+from cupel.learners.policy.evaluation import flip_rate, score_set, summarise
+from cupel.learners.policy.model import check_vocabulary, load_config, load_model, load_tokenizer, replace_folder, save_model
+from cupel.learners.policy.optimise import optimiser_of, restore, schedule_of, state_of
+from cupel.learners.policy.options import PolicyOptions, Reference, reference_of
+from cupel.learners.policy.ranks import Ranks, place_into, whole
+from cupel.learners.policy.step import Stepper, StepResult, check_run
+from cupel.learners.policy.template import Template
+from cupel.learners.policy.tokens import OUTCOMES, Rows, Tokens, tokenise
+from cupel.noise.rate import NotIdentifiableError, memorisation
+from cupel.noise.state import load_state, save_state, state_digest
+from cupel.records.files import lock, to_json, write_json, write_parquet
+
+Progress = Callable[[str, int, int], None]
+
+
+class TrainingError(CupelError):
+    """Training cannot go on: losses or gradients are not finite, step after step."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left: where, how many steps, the last metrics, and the sentences for people."""
+
+    out: Path
+    steps: int
+    metrics: Mapping[str, Any]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data of a run, ready to be trained on: comparisons, evaluation sets by name, and a digest of all that."""
+
+    data: Data
+    shares: tuple[float, ...]
+    sets: Mapping[str, Data]
+    template: Template
+    tokenizer: Any
+    digest: str
+
+
+def train_policy(options: PolicyOptions, *, force: bool = False, progress: Progress | None = None) -> Trained:
+    """Train a policy (or, with kind="sft", imitate preferred responses) as `options` say; resumes what OUT holds.
+
+    Raises InputError for data, templates, models and options that do not fit, before weights are loaded where that can be known;
+    TrainingError where losses stop being finite.
+    """
+    ranks = Ranks(options)
+    out = Path(options.out)
+    if not ranks.first:
+        return _Run(options, ranks, out, progress).run(force)
+    with lock(out):
+        return _Run(options, ranks, out, progress).run(force)
+
+
+def parsed(options: PolicyOptions) -> tuple[Any, Any]:
+    """(objective, treatment) of the options. InputError with the reason where a text names none."""
+    from cupel.noise.names import parse
+    from cupel.objectives.names import parse as parse_objective
+
+    text = "sft" if options.kind == "sft" else options.objective
+    try:
+        return parse_objective(text), parse(options.treatment)
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def prepare(options: PolicyOptions, out: Path, *, mismatch: bool, progress: Progress | None = None) -> Prepared:
+    """Read, split and tokenise all data; nothing is loaded but the tokenizer and the model's configuration."""
+    from cupel.learners.policy.reading import read_source
+
+    tokenizer = load_tokenizer(options)
+    check_vocabulary(tokenizer, load_config(options), options.model)
+    template = Template.load(tokenizer, options.template, options.template_arguments)
+    digest = hashlib.sha256(template.digest.encode())
+    train: list[tuple[Tokens, Rows]] = []
+    held: list[tuple[Tokens, Rows]] = []
+    sets: dict[str, list[tuple[Tokens, Rows]]] = {}
+
+    def tokens_of(votes: Any, name: str) -> tuple[Tokens, Rows]:
+        key = hashlib.sha256(f"{votes_digest(votes)}\n{template.digest}\n{_lengths(options)}".encode()).hexdigest()[:32]
+        digest.update(key.encode())
+        return tokenise(votes, template, options, out / ".tokens" / key, name=name, progress=_stage(progress, "tokenise"))
+
+    several = len(options.data) > 1
+    for n, source in enumerate(options.data):
+        votes = read_source(source, options, heldout=options.heldout)
+        name = (source.name or str(n)) if several else ""
+        made = tokens_of(votes.take(votes.split != 1), name)
+        train.append((made[0], made[1].preferred()) if options.kind == "sft" else made)
+        if (votes.split == 1).any():
+            held.append(tokens_of(votes.take(votes.split == 1), name))
+    if held:
+        sets["heldout"] = held
+    for name, source in options.evaluate.items():
+        sets[name] = [tokens_of(read_source(source, options, heldout=0.0), "")]
+    largest = max(source.weight for source in options.data)
+    return Prepared(
+        Data.of(train, mismatch=mismatch), tuple(source.weight / largest for source in options.data),
+        {name: Data.of(parts, mismatch=mismatch) for name, parts in sets.items()}, template, tokenizer, digest.hexdigest(),
+    )  # fmt: skip
+
+
+def votes_digest(votes: Any) -> str:
+    """Hash of everything of some votes that training reads."""
+    digest = hashlib.sha256()
+    for name in ("prompt", "first", "second", "outcome", "annotator", "group", "p", "w"):
+        digest.update(f"{name}\n".encode())
+        digest.update(np.ascontiguousarray(getattr(votes, name)).tobytes())
+    for table in (votes.prompts, votes.responses, votes.ids):
+        for start in range(0, len(table), 4096):
+            digest.update("\0".join(map(str, table.slice(start, 4096).to_pylist())).encode("utf-8", "surrogatepass"))
+    digest.update("\0".join(votes.annotators).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _lengths(options: PolicyOptions) -> str:
+    return f"{options.max_length} {options.max_prompt} {options.truncation} {sorted(options.accept)}"
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+#: options that say where and how fast a run goes, not what comes of it
+_ELSEWHERE = ("out", "keep", "cache", "trackers", "device", "processes", "nonfinite")
+
+
+class _Run:
+    """One run on one process."""
+
+    def __init__(self, options: PolicyOptions, ranks: Ranks, out: Path, progress: Progress | None) -> None:
+        self.o, self.ranks, self.out, self.progress = options, ranks, out, progress if ranks.first else None
+        self.objective, self.treatment = parsed(options)
+        self.reference_kind: Reference = reference_of(options.reference)
+        if "reference" not in self.objective.needs and "reference_tokens" not in self.objective.needs and options.kind == "sft":
+            self.reference_kind = Reference("none")
+        live = self.reference_kind.kind in ("live", "refresh", "ema")
+        check_run(self.objective, self.treatment, live=live, unpaired=options.unpaired or options.kind == "sft")
+        wants = {"reference", "reference_tokens"} & self.objective.needs
+        if self.reference_kind.kind == "none" and wants:
+            raise InputError(f"{self.objective.name} compares with a reference: choose reference: start, or an objective such as simpo")
+
+    # ---- from start to end ----------------------------------------------------------------------------------------------------------
+
+    def run(self, force: bool) -> Trained:
+        o = self.o
+        if self.ranks.first:
+            self.prepared = prepare(o, self.out, mismatch="mismatch" in self.objective.needs, progress=self.progress)
+        self.ranks.wait()
+        if not self.ranks.first:
+            self.prepared = prepare(o, self.out, mismatch="mismatch" in self.objective.needs)
+        data = self.prepared.data
+        self.per_epoch = order.steps_per_epoch(self._epoch_size(), o.batch_size)
+        self.total = min(self.per_epoch * o.epochs, o.steps or self.per_epoch * o.epochs)
+        described = {name: value for name, value in o.recorded().items() if name not in _ELSEWHERE}
+        digest = hashlib.sha256(to_json({**described, "data": self.prepared.digest, "code": _code()}).encode()).hexdigest()
+        self.checkpoints = Checkpoints(self.out, digest, described)
+        if force and self.ranks.first:
+            self.checkpoints.clear()
+            shutil.rmtree(self.out / "model", ignore_errors=True)
+        self.ranks.wait()
+        last = self.checkpoints.last()
+        self._load()
+        step = self._restore(last) if last else self._begin()
+        self.schedule = schedule_of(o, self.total)
+        self._loop(step)
+        return self._finish(data)
+
+    def _epoch_size(self) -> int:
+        data = self.prepared.data
+        sizes = np.bincount(data.source, minlength=len(self.prepared.shares))
+        return sum(order.taken(int(n), share) for n, share in zip(sizes, self.prepared.shares, strict=True))
+
+    def _load(self) -> None:
+        """Model, scorer, optimiser; the reference is filled before the first step."""
+        from cupel.scorers.scorer import Scorer
+
+        o = self.o
+        torch.manual_seed(_number(o.seed, "adapter"))  # an adapter's first values
+        self.model: Any = load_model(o)
+        self.model.to(self.ranks.device)
+        self.scorer = Scorer(self.model, o.layout, longest=o.max_length)
+        self.reference: Any = self._reference()
+        self.wrapped = self.ranks.wrap(self.scorer)
+        self.names = {id(p): name for name, p in self.scorer.model.named_parameters() if p.requires_grad}
+        self.optimiser = optimiser_of(self.scorer.model, o)
+        self.stepper = Stepper(self.wrapped, self.scorer, self.reference, self.objective, self.treatment, self.ranks, o.normalise)
+        self.trackers = bool(o.trackers)
+        if self.trackers:
+            self.ranks.accelerator.init_trackers("cupel", config=json.loads(to_json(o.recorded())))
+
+    def _reference(self) -> Any:
+        from cupel.scorers.reference import Cached, Free, Live
+
+        kind, value = self.reference_kind
+        if kind == "none":
+            return Free()
+        if kind in ("live", "refresh", "ema"):
+            every, decay = (int(value or 0), None) if kind == "refresh" else (None, float(value or 0)) if kind == "ema" else (None, None)
+            return Live(self.scorer, every=every, decay=decay)
+        from cupel.scorers.reference import ReferenceCache, ReferenceKey
+
+        scorer: Any = self.scorer
+        if kind == "model":
+            other = load_model(self.o, trainable=False, name=str(value)).to(self.ranks.device)
+            scorer = type(self.scorer)(other, longest=self.o.max_length)
+        autocast = "off" if self.ranks.autocast_dtype is None else str(self.ranks.autocast_dtype).removeprefix("torch.")
+        key = ReferenceKey.of(scorer.model, template=self.prepared.template.digest[:32], autocast=autocast)
+        schema = "token" if "reference_tokens" in self.objective.needs else "sum"
+        root = Path(self.o.cache) if self.o.cache else self.out / ".reference"
+        truncation = self.o.truncation
+        if self.ranks.first:
+            cache, budget, shown = ReferenceCache.under(root, key, schema), self.o.batch_tokens, _stage(self.progress, "reference")
+            with self.ranks.autocast():
+                for data in (self.prepared.data, *self.prepared.sets.values()):
+                    for rows in _reference_rows(data):
+                        cache.fill(scorer, rows, truncation=truncation, batch_tokens=budget, progress=shown)
+        self.ranks.wait()
+        return Cached(ReferenceCache.under(root, key, schema), truncation)
+
+    # ---- state ----------------------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> int:
+        self.state = self.treatment.init(self.prepared.data.spec)
+        self.context: Mapping[str, Tensor] = {}
+        n = len(self.prepared.data)
+        self.seen = {name: torch.full((n,), float("nan")) for name in ("margin", "evidence", "p", "w")}
+        self.best: dict[str, Any] = {"score": None, "step": None, "waited": 0}
+        self.evaluations: list[dict[str, Any]] = []
+        self.skipped = 0
+        self.ended = ""
+        if self.ranks.first:
+            for name in ("log.jsonl", "performance.jsonl"):
+                (self.out / name).unlink(missing_ok=True)
+        return 0
+
+    def _restore(self, last: Snapshot) -> int:
+        assert last.folder is not None
+        step = self._begin_from(last.progress)
+        parameters = dict(self.scorer.model.named_parameters())
+        for name, value in last.parameters.items():
+            place_into(parameters[name], value)
+        parts: dict[str, dict[str, Tensor]] = {"optimiser": {}, "context": {}, "reference": {}, "seen": {}}
+        for name, value in last.trainer.items():
+            kind, _, rest = name.partition("/")
+            parts[kind][rest] = value
+        restore(self.optimiser, self.names, parts["optimiser"], last.numbers)
+        self.context = {name: value.to(self.ranks.device) for name, value in parts["context"].items()}
+        if parts["reference"]:
+            self.reference.load({k: v.to(self.ranks.device) for k, v in parts["reference"].items()}, last.progress["reference_version"])
+        self.seen = parts["seen"]
+        self.state = load_state(last.folder / "treatment.safetensors", self.treatment, self.prepared.data.spec).state
+        if self.ranks.first:
+            _cut_log(self.out / "log.jsonl", step)
+        return step
+
+    def _begin_from(self, progress: Mapping[str, Any]) -> int:
+        self.best, self.evaluations = dict(progress["best"]), list(progress["evaluations"])
+        self.skipped, self.ended = int(progress["skipped"]), str(progress["ended"])
+        return int(progress["step"])
+
+    def _save(self, step: int) -> None:
+        """A checkpoint of this moment; all processes take part in gathering, the first one writes."""
+        self.ranks.same(state_digest(self.state), "the state of the treatment")
+        parameters = {name: whole(p).contiguous().clone() for name, p in self.scorer.model.named_parameters() if p.requires_grad}
+        tensors, numbers = state_of(self.optimiser, self.names)
+        trainer = {f"optimiser/{name}": value for name, value in tensors.items()}
+        trainer |= {f"context/{name}": value.detach().cpu().clone() for name, value in self.context.items()}
+        trainer |= {f"seen/{name}": value for name, value in self.seen.items()}
+        version = getattr(self.reference, "version", 0)
+        if hasattr(self.reference, "state"):
+            trainer |= {f"reference/{name}": value.cpu().clone() for name, value in self.reference.state().items()}
+        progress = {
+            "step": step, "best": self.best, "evaluations": self.evaluations, "skipped": self.skipped, "ended": self.ended,
+            "reference_version": version,
+        }  # fmt: skip
+        state = self._whole_model()
+        if self.ranks.first:
+            self.checkpoints.save(
+                Snapshot(parameters, trainer, numbers, progress),
+                lambda folder: self._export(folder, state),
+                lambda path: save_state(path, self.treatment, self.state, self.prepared.data.spec),
+            )
+            self.checkpoints.rotate(self.o.keep, self.best["step"])
+        self.ranks.wait()
+
+    def _whole_model(self) -> dict[str, Tensor]:
+        """Tensors of the model by name, sharded ones gathered: all processes have to call it."""
+        return {name: whole(value) for name, value in self.scorer.model.state_dict().items()} if self.ranks.sharded else {}
+
+    def _export(self, folder: Path, state: Mapping[str, Tensor], *, merge: bool = False) -> None:
+        save_model(folder, self.scorer.model, self.prepared.tokenizer, state, merge)
+        objective = {"objective": self.o.objective if self.o.kind == "policy" else "sft", "treatment": self.o.treatment}
+        (folder / "cupel.json").write_text(to_json({**objective, "template": self.prepared.template.digest, "code": _code()}), "utf-8")
+
+    # ---- the loop -------------------------------------------------------------------------------------------------------------------
+
+    def _loop(self, step: int) -> None:
+        o, bad = self.o, 0
+        started, tokens = time.perf_counter(), 0
+        while step < self.total and not self.ended:
+            epoch, place = divmod(step, self.per_epoch)
+            if place == 0 or not hasattr(self, "rows"):
+                self.rows = order.epoch_order(self.prepared.data.prompt, self.prepared.data.source, self.prepared.shares, o.seed, epoch)
+            rows = self.rows[place * o.batch_size : (place + 1) * o.batch_size]
+            result, norm, used = self._step(rows, step, epoch)
+            tokens += used
+            step += 1
+            bad = 0 if result.finite and math.isfinite(norm) else bad + 1
+            self._log_step(step, epoch, result, norm)
+            if bad:
+                self.skipped += 1
+                self._refuse(bad, step, result)
+            if self.progress:
+                self.progress("train", step, self.total)
+            last = step == self.total
+            if last or self._due(step, o.evaluate_every):
+                self._evaluate(step)
+            if last or self.ended or self._due(step, o.save_every) or self.best["step"] == step:
+                self._performance(step, started, tokens)
+                started, tokens = time.perf_counter(), 0
+                self._save(step)
+
+    def _due(self, step: int, every: int | None) -> bool:
+        return step % (every or self.per_epoch) == 0
+
+    def _step(self, rows: np.ndarray, step: int, epoch: int) -> tuple[StepResult, float, int]:
+        """One optimiser step; (what it did, norm of the gradient, tokens of this process)."""
+        o, data = self.o, self.prepared.data
+        torch.manual_seed(_number(o.seed, "step", step, self.ranks.rank))
+        parts = order.parts_of(rows, data.prompt, data.cost, data.prompt_cost, o.batch_tokens, self.ranks.size)[self.ranks.rank]
+        batches = [data.batch(part.rows, part.counts) for part in parts]
+        self.scorer.train()
+        result = self.stepper.step(batches, self.state, self.context, step=step, epoch=epoch, total=self.total)
+        norm = self._norm()
+        if result.finite and math.isfinite(norm):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.schedule(step)
+            if norm > o.max_grad_norm:
+                for parameter in self.scorer.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(o.max_grad_norm / (norm + 1e-6))
+            self.optimiser.step()
+            self.state = self.treatment.update(result.terms, self.state)
+            self.context = result.context
+            if hasattr(self.reference, "after_step"):
+                self.reference.after_step(step + 1)
+            self._remember(result)
+        self.optimiser.zero_grad(set_to_none=True)
+        return result, norm, sum(len(b.groups.prompt_ids) + len(b.groups.response_ids) for b in batches)
+
+    def _norm(self) -> float:
+        """Norm of the whole gradient, in float64, the same on all processes."""
+        total = 0.0
+        for parameter in self.scorer.model.parameters():
+            if parameter.grad is not None:
+                grad: Any = parameter.grad
+                local = grad.to_local() if hasattr(grad, "to_local") else grad
+                total += float(local.double().pow(2).sum()) if local.device.type != "mps" else float(local.pow(2).sum())
+        return math.sqrt(self.ranks.total(total)) if self.ranks.sharded else math.sqrt(total)
+
+    def _remember(self, result: StepResult) -> None:
+        record = result.terms.record
+        evidence = result.terms.flip - result.terms.keep
+        evidence = torch.where(torch.isnan(evidence), result.margin, evidence)
+        given = result.terms.given
+        toward = 1.0 if given is None else torch.where(given.p >= 0.5, 1.0, -1.0)
+        for name, values in (("margin", result.margin), ("evidence", evidence * toward), ("p", result.used.p), ("w", result.used.w)):
+            self.seen[name][record] = values.float()
+
+    def _refuse(self, bad: int, step: int, result: StepResult) -> None:
+        """Name the records of a step that was skipped; stop after too many in a row."""
+        ids = self.prepared.data.spec.records
+        broken = ~torch.isfinite(result.terms.keep)
+        named = result.terms.record[broken] if bool(broken.any()) else result.terms.record
+        first = ", ".join(ids[int(n)] for n in named[:5])
+        self._log({"step": step, "skipped": True, "records": [ids[int(n)] for n in named[:20]], "n_records": len(named)})
+        if bad >= self.o.nonfinite:
+            last = self.checkpoints.all()
+            kept = f"The last checkpoint is {last[-1]}" if last else "No checkpoint had been written"
+            raise TrainingError(
+                f"loss or gradient was not finite in {bad} steps in a row, the last of them step {step} with {len(named)} comparisons in "
+                f"question (first: {first}). {kept}. Lower learning_rate, train with precision=bf16 or no, or look at these records"
+            )
+
+    # ---- what is written --------------------------------------------------------------------------------------------------------------
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        if self.ranks.first:
+            with open(self.out / "log.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(json.loads(to_json(line)), sort_keys=True) + "\n")
+
+    def _log_step(self, step: int, epoch: int, result: StepResult, norm: float) -> None:
+        n, s = max(result.n, 1), result.sums
+        line: dict[str, Any] = {
+            "step": step, "epoch": epoch, "n": result.n, "loss": result.loss, "margin": s["margin"] / n, "accuracy": s["right"] / n,
+            "p": s["p"] / n, "w": s["w"] / n, "gradient": norm, "learning_rate": self.schedule(step - 1), "saturated": int(s["saturated"]),
+        }  # fmt: skip
+        for side in ("first", "second"):
+            if s[f"n_{side}"]:
+                line |= {f"{kind}_{side}": s[f"{kind}_{side}"] / s[f"n_{side}"] for kind in ("logp", "moved", "tokens")}
+        self._log(line)
+        if self.trackers:
+            self.ranks.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=step)
+
+    def _performance(self, step: int, started: float, tokens: int) -> None:
+        seconds = time.perf_counter() - started
+        if not self.ranks.first:
+            return
+        line: dict[str, Any] = {"step": step, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds > 0 else None}
+        if self.ranks.device.type == "cuda":
+            line["peak_bytes"] = torch.cuda.max_memory_allocated(self.ranks.device)
+        else:
+            import resource
+
+            line["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        with open(self.out / "performance.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def _evaluate(self, step: int) -> None:
+        if not self.prepared.sets:
+            return
+        found: dict[str, Any] = {}
+        for name, data in self.prepared.sets.items():
+            margins = score_set(self.stepper, data, self.context, self.o.batch_tokens, _stage(self.progress, f"evaluate {name}"))
+            p = np.concatenate([rows.p for rows in data.rows])
+            w = np.concatenate([rows.w for rows in data.rows])
+            found[name] = summarise(margins, p, w, data.group, data.annotator)
+        line = {"step": step, "evaluation": found}
+        self._log(line)
+        self.evaluations.append(line)
+        if self.trackers:
+            flat = {f"{name}/{key}": v for name, values in found.items() for key, v in values.items() if isinstance(v, int | float)}
+            self.ranks.accelerator.log(flat, step=step)
+        if self.o.best:
+            self._choose(step, found)
+
+    def _choose(self, step: int, found: Mapping[str, Any]) -> None:
+        name, _, metric = (self.o.best or "").rpartition("/")
+        if name not in found or metric not in ("accuracy", "loss"):
+            raise InputError(f"best={self.o.best!r} is not NAME/accuracy or NAME/loss of an evaluation set: {', '.join(found)}")
+        score = found[name][metric] if metric == "accuracy" else -found[name][metric]
+        if self.best["score"] is None or score > self.best["score"]:
+            self.best = {"score": score, "step": step, "waited": 0}
+            return
+        self.best["waited"] += 1
+        if self.o.patience and self.best["waited"] >= self.o.patience:
+            self.ended = f"{self.o.best} has not improved in {self.best['waited']} evaluations since step {self.best['step']}"
+
+    def _finish(self, data: Data) -> Trained:
+        """The model, the records and the metrics of a finished run."""
+        steps = self._last_step()
+        state = self._whole_model()
+        metrics = self._metrics(steps)
+        if self.ranks.first:
+            temporary = self.out / ".model.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            if self.best["step"] is not None and not self.o.merge:
+                shutil.copytree(self.checkpoints.folder / f"step-{self.best['step']:08d}" / "model", temporary)
+            else:
+                self._export(temporary, state, merge=self.o.merge)
+            replace_folder(temporary, self.out / "model")
+            write_parquet(self.out / "records.parquet", self._records(data))
+            write_json(self.out / "metrics.json", metrics)
+        if self.trackers:
+            self.ranks.accelerator.end_training()
+        self.ranks.wait()
+        return Trained(self.out, steps, metrics, tuple(_words(metrics, self.out)))
+
+    def _last_step(self) -> int:
+        last = self.checkpoints.all()
+        return int(last[-1].name.removeprefix("step-")) if last else 0
+
+    def _metrics(self, steps: int) -> dict[str, Any]:
+        data = self.prepared.data
+        evidence = self.seen["evidence"].double().numpy()
+        there = np.isfinite(evidence)
+        inside = {"rate": None, "why": "too few comparisons", "basis": "in-sample"}
+        if there.sum() > 1:
+            inside = {**flip_rate(evidence[there]), "basis": "in-sample"}
+        outcomes = {name: sum(rows.counts()[name] for rows in data.rows) for name in OUTCOMES}
+        last = self.evaluations[-1]["evaluation"] if self.evaluations else {}
+        return {
+            "steps": steps, "epochs": steps / self.per_epoch, "n_comparisons": len(data), "outcomes": outcomes,
+            "skipped_steps": self.skipped, "ended": self.ended, "best": self.best, "evaluation": last, "evaluations": self.evaluations,
+            "in_sample_flip_rate": inside, "treatment_state": _small(self.state), "objective": self.objective.name,
+            "treatment": self.treatment.name, "layout": self.scorer.last_layout, "layouts": list(self.scorer.layouts),
+        }  # fmt: skip
+
+    def _records(self, data: Data) -> Any:
+        import pyarrow as pa
+
+        parts = []
+        for n, rows in enumerate(data.rows):
+            parts.append((np.flatnonzero(data.source == n), rows))
+        columns: dict[str, Any] = {"id": pa.array([name for _, rows in parts for name in rows.ids])}
+        lost = [rows.lost[rows.source_row] for _, rows in parts]
+        columns["tokens_lost"] = pa.array(np.concatenate(lost))
+        for name in ("margin", "p", "w"):
+            values = self.seen[name].double().numpy()
+            columns[name] = pa.array(values, mask=np.isnan(values))
+        return pa.table(columns)
+
+
+def _reference_rows(data: Data) -> list[list[tuple[Any, ...]]]:
+    """(prompt, response, marks) of all responses that comparisons name, and of mismatched pairs, some thousand at a time."""
+    found: list[list[tuple[Any, ...]]] = []
+    for n, (tokens, rows) in enumerate(zip(data.tokens, data.rows, strict=True)):
+        used = np.unique(np.concatenate([rows.first, rows.second[rows.second >= 0]]))
+        for start in range(0, len(used), 8192):
+            found.append(
+                [
+                    (tokens.prompt(int(tokens.response_prompt[i])).tolist(), tokens.response(int(i)).tolist(), _list(tokens.marks(int(i))))
+                    for i in used[start : start + 8192]
+                ]
+            )
+        if data.partner:
+            most = int(tokens.meta["max_length"])
+            prompts = np.unique(tokens.response_prompt[used])
+            strangers = [(int(q), int(data.partner[n][q])) for q in prompts if data.partner[n][q] >= 0]
+            rows_of = [(tokens.prompt(q), tokens.response(other)) for q, other in strangers]
+            found.append([(a.tolist(), b[: max(most - len(a), 1)].tolist(), None) for a, b in rows_of])
+    return [part for part in found if part]
+
+
+def _list(marks: np.ndarray | None) -> list[bool] | None:
+    return None if marks is None else marks.tolist()
+
+
+def _number(seed: int, *parts: object) -> int:
+    """A seed for torch from the run's seed and a place in it."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, (seed, *parts))).encode()).digest()[:8], "big") >> 1
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Leave out what a killed run wrote after its last checkpoint."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    from cupel.records.files import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(kept), "utf-8")
+
+
+def _small(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Tensors of a treatment's state that are a few numbers, for people."""
+    return {name: tensor.tolist() for name, tensor in sorted(state.items()) if tensor.numel() <= 64}
+
+
+def _code() -> str:
+    from cupel import __version__
+
+    return f"cupel {__version__}, torch {torch.__version__}"
+
+
+def _words(metrics: Mapping[str, Any], out: Path) -> list[str]:
+    words = [f"{metrics['steps']:,} steps over {metrics['n_comparisons']:,} comparisons."]
+    said = [f"{count:,} {name}" for name, count in metrics["outcomes"].items() if count and name != "kept"]
+    if said:
+        words.append("Comparisons: " + ", ".join(said) + ".")
+    for name, found in metrics["evaluation"].items():
+        rate = found["flip_rate"]
+        flips = ""
+        if rate["rate"] is not None:
+            flips = f"; wrong labels {100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+        words.append(
+            f"{name}: ranked as labelled {100 * found['accuracy']:.1f} % [{100 * found['accuracy_low']:.1f}, "
+            f"{100 * found['accuracy_high']:.1f}] of {found['n_decided']:,}{flips}."
+        )
+    if metrics["ended"]:
+        words.append(f"Ended early: {metrics['ended']}.")
+    return [*words, f"Written: {out / 'model'}, metrics.json, records.parquet, log.jsonl."]
+
+
+def memorised(inside: np.ndarray, outside: np.ndarray) -> str | None:
+    """A warning where trained labels read a much lower flip rate than held-out ones; None where they agree or nothing can be said."""
+    try:
+        return memorisation(inside, outside).warning
+    except NotIdentifiableError:
+        return None

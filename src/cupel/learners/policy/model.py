@@ -1,0 +1,155 @@
+"""The model of a run: loaded, adapted, frozen where it has to be, and saved so that transformers and peft load it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cupel.errors import InputError
+from cupel.learners.policy.options import PolicyOptions
+
+
+def load_tokenizer(options: PolicyOptions, **more: Any) -> Any:
+    """The tokenizer of the model. InputError with the reason where it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(options.model, **more)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the tokenizer of {options.model} cannot be loaded: {_short(error)}") from error
+
+
+def load_config(options: PolicyOptions) -> Any:
+    """The configuration of the model, without its weights. InputError where it cannot be loaded."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(options.model)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the model {options.model} cannot be loaded: {_short(error)}") from error
+
+
+def check_vocabulary(tokenizer: Any, config: Any, name: str) -> None:
+    """InputError where the tokenizer knows tokens for which the model has no row: it belongs to another model."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if size is not None and len(tokenizer) > size:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer):,} tokens, the model rows for {size:,}: they do not belong together. Use the "
+            f"model's own tokenizer, or resize its embeddings first"
+        )
+
+
+def load_model(options: PolicyOptions, *, trainable: bool = True, name: str | None = None) -> nn.Module:
+    """The causal language model, with its adapter; what is trained requires a gradient. InputError where it cannot be loaded."""
+    from transformers import AutoModelForCausalLM
+
+    more: dict[str, Any] = {"dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)}
+    if options.attention:
+        more["attn_implementation"] = options.attention
+    if options.quantise != "none":
+        more["quantization_config"] = _quantisation(options.quantise)
+    try:
+        with quiet_bars():
+            model: Any = AutoModelForCausalLM.from_pretrained(name or options.model, **more)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"the model {name or options.model} cannot be loaded: {_short(error)}") from error
+    if not trainable:
+        return model.eval()
+    if options.lora or options.adapter:
+        model = _adapted(model, options)
+    if options.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    model.config.use_cache = False
+    return model.train()
+
+
+def _quantisation(bits: str) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise InputError(f"quantise={bits} needs bitsandbytes: python -m pip install bitsandbytes")
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_use_double_quant=True
+    )
+
+
+def _adapted(model: Any, options: PolicyOptions) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+    if options.quantise != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=options.checkpointing)
+    if options.adapter:
+        try:
+            return PeftModel.from_pretrained(model, options.adapter, is_trainable=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the adapter {options.adapter} cannot be loaded: {_short(error)}") from error
+    targets = options.lora_targets if isinstance(options.lora_targets, str) else list(options.lora_targets)
+    settings: dict[str, Any] = {"r": options.lora, "lora_alpha": options.lora_alpha, "lora_dropout": options.lora_dropout}
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=targets, **settings))
+
+
+def save_model(folder: Path, model: Any, tokenizer: Any, state: Mapping[str, Tensor], merge: bool) -> None:
+    """Model (or adapter) and tokenizer into a new folder, as `from_pretrained` reads them.
+
+    state: whole tensors by name where the model's own are sharded; {} to take the model's.
+
+    merge: the adapter is joined with the weights, and the result is a model by itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target: Any = model
+    if hasattr(model, "peft_config") and merge:
+        import copy
+
+        target = copy.deepcopy(model).merge_and_unload()
+    with quiet_bars():
+        target.save_pretrained(folder, state_dict=dict(state) or None)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """Without the progress bars of transformers: a run shows its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def replace_folder(temporary: Path, target: Path) -> None:
+    """Put a finished folder in the place of another: every file is flushed, and a reader sees the old one or the new."""
+    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(temporary, target)
+    if os.name == "posix":
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,153 @@
+"""The processes of a run: what was asked for is what runs, or an error says what came to be instead.
+
+accelerate starts the process group and wraps the scorer in DDP; sharding is torch's own `fully_shard`. accelerate drops sharding on a CPU
+in silence and runs one process where a launcher was told two: both are compared here with what was asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cupel.errors import InputError
+from cupel.learners.policy.options import PolicyOptions
+
+
+class Ranks:
+    """One process of a run: its number, its device, and how it talks to the others.
+
+    Raises InputError where the number of processes is not the one that `processes` or the launcher's WORLD_SIZE asks for, and where
+    sharding is asked of a single process.
+    """
+
+    def __init__(self, options: PolicyOptions) -> None:
+        from accelerate import Accelerator
+
+        cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available() and not _mps())
+        if cpu:
+            os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+        self.accelerator = Accelerator(cpu=cpu, log_with=list(options.trackers) or None, project_dir=options.out)
+        self.device: torch.device = self.accelerator.device
+        self.size: int = self.accelerator.num_processes
+        self.rank: int = self.accelerator.process_index
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        asked = options.processes or launched
+        if self.size != asked or launched != self.size:
+            raise InputError(
+                f"{asked} processes were asked for (the launcher started {launched}), but {self.size} came to be. Start them with "
+                f"torchrun --nproc_per_node {asked} -m cupel train policy ..., and without processes= in the recipe to take what is there"
+            )
+        if options.sharding == "fsdp" and self.size == 1:
+            raise InputError("sharding=fsdp splits parameters among processes, but there is one. Start several with torchrun")
+        self.sharded = options.sharding == "fsdp"
+        kinds = {"bf16": torch.bfloat16}
+        self.autocast_dtype = kinds.get(options.precision)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def wrap(self, scorer: nn.Module) -> nn.Module:
+        """The scorer on its device, and wrapped for training: sharded layer by layer, in DDP, or as it is."""
+        if not self.sharded:
+            scorer.to(self.device)
+            return self.accelerator.prepare_model(scorer, device_placement=False) if self.size > 1 else scorer
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        scorer.to(self.device)
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        layers = [module for module in scorer.modules() if isinstance(module, nn.ModuleList) and _are_layers(module)]
+        for layer in (layer for stack in layers for layer in stack):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(scorer, mesh=mesh)
+        return scorer
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Mixed precision where it was asked for."""
+        with torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
+            yield
+
+    @contextmanager
+    def last_backward(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients are exchanged in the last backward of a step only."""
+        if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+            with model.no_sync():
+                yield
+            return
+        if self.sharded:
+            whole: Any = model
+            whole.set_requires_gradient_sync(True)  # every backward reduces: sharded gradients are small, whole ones would not fit
+        yield
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values [n] of all processes, [sum of n], in the order of processes; n may differ. On the CPU."""
+        local = values.detach().reshape(-1)
+        if self.size == 1:
+            return local.cpu()
+        local = local.to(self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(local)], device=self.device))
+        most = max(int(n) for n in sizes)
+        padded = torch.zeros(most, dtype=local.dtype, device=self.device)
+        padded[: len(local)] = local
+        found = [torch.zeros_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return torch.cat([part[: int(n)] for part, n in zip(found, sizes, strict=True)]).cpu()
+
+    def total(self, value: float) -> float:
+        """The sum of a number over processes, in float64 (the device permitting), added in the order of processes."""
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        return float(self.gather(torch.tensor([value], dtype=kind)).double().sum())
+
+    def same(self, digest: str, what: str) -> None:
+        """RuntimeError unless all processes hold the same digest of a state."""
+        number = torch.tensor([int(digest[:15], 16)], dtype=torch.int64)
+        if len(set(self.gather(number).tolist())) > 1:
+            raise RuntimeError(f"{what} differs between processes: they would train different models. This is a fault of cupel")
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """End the process group that this run started."""
+        if self.size > 1 and dist.is_initialized():
+            dist.barrier()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor without its sharding: all processes have to call it. On the CPU."""
+    full: Any = tensor.detach()
+    return (full.full_tensor() if hasattr(full, "full_tensor") else full).cpu()
+
+
+def place_into(target: Tensor, value: Tensor) -> None:
+    """Write a whole tensor into a parameter or state tensor, sharded or not."""
+    spread: Any = target.detach()
+    if hasattr(spread, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        spread.copy_(distribute_tensor(value.to(spread.device, spread.dtype), spread.device_mesh, spread.placements))
+    else:
+        spread.copy_(value)
+
+
+def _are_layers(module: nn.ModuleList) -> bool:
+    """Whether a list of modules is the stack of a transformer's layers: several of one class that hold attention or a mixer."""
+    kinds = {type(layer) for layer in module}
+    words = ("attn", "attention", "mixer")
+    return len(kinds) == 1 and len(module) > 0 and any(word in name for name, _ in module[0].named_modules() for word in words)
+
+
+def _mps() -> bool:
+    return torch.backends.mps.is_available()

@@ -1,0 +1,80 @@
+"""Files to what a policy is trained on: comparisons, or single responses that somebody called good or bad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cupel.errors import RecordError
+from cupel.learners.policy.options import PolicyOptions, Source
+from cupel.records.reading import read
+from cupel.records.schema import A, B, Votes
+from cupel.records.sources import load
+from cupel.records.splits import assign
+
+_GOOD = {"true", "1", "1.0", "desirable", "good", "yes"}
+_BAD = {"false", "0", "0.0", "undesirable", "bad", "no", "-1"}
+
+
+def read_source(source: Source, options: PolicyOptions, *, heldout: float) -> Votes:
+    """The comparisons of a data set; with `unpaired`, rows of single responses as they are. Raises RecordError as `cupel.read`.
+
+    A train.parquet of `cupel curate` keeps its p and w; its held-out rows were taken out before, so nothing more is held out where the
+    file says so itself.
+    """
+    if options.unpaired and source.format in (None, "kto"):
+        return _unpaired(source, options, heldout)
+    return read(source.file, map=source.map, format=source.format, max_bad=options.max_bad, heldout=heldout, seed=options.seed)
+
+
+def _unpaired(source: Source, options: PolicyOptions, heldout: float) -> Votes:
+    """Rows of prompt, completion and label as comparisons of one side: `second` is -1, and p is 1 for a good response, 0 for a bad one."""
+    import pyarrow as pa
+
+    from cupel.records.text import canonical, is_chat
+
+    rows = load(source.file)
+    renamed = {column: name for name, column in (source.map or {}).items()}
+    table = rows.table.rename_columns([renamed.get(name, name) for name in rows.table.column_names])
+    missing = [name for name in ("completion", "label") if name not in table.column_names]
+    if missing:
+        raise RecordError(
+            f"{source.file} has no column {missing[0]}: unpaired rows are prompt, completion and label (true or false). Its columns are "
+            f"{', '.join(table.column_names)}; name others with map, or leave out unpaired"
+        )
+
+    def text(value: Any) -> str:
+        return canonical(value) if is_chat(value) else "" if value is None else str(value)
+
+    prompts = [text(value) for value in (table["prompt"].to_pylist() if "prompt" in table.column_names else [""] * len(table))]
+    responses = [text(value) for value in table["completion"].to_pylist()]
+    labels = ["" if value is None else str(value).strip().lower() for value in table["label"].to_pylist()]
+    bad = [n for n, label in enumerate(labels) if label not in _GOOD | _BAD]
+    if len(bad) > options.max_bad * max(len(labels), 1):
+        raise RecordError(
+            f"{len(bad):,} of {len(labels):,} rows of {Path(source.file).name} have a label that is neither true nor false (first: line "
+            f"{int(rows.line[bad[0]])}, {labels[bad[0]]!r}). Repair them, or allow more with max_bad"
+        )
+    keep = np.setdiff1d(np.arange(len(labels)), bad)
+    unique_prompts, prompt = np.unique(np.array([prompts[n] for n in keep], dtype=object), return_inverse=True)
+    unique_responses, first = np.unique(np.array([responses[n] for n in keep], dtype=object), return_inverse=True)
+    good = np.array([labels[n] in _GOOD for n in keep])
+    n = len(keep)
+    weight = table["weight"].to_numpy(zero_copy_only=False)[keep].astype(float) if "weight" in table.column_names else np.ones(n)
+    names = table["annotator"].to_pylist() if "annotator" in table.column_names else None
+    annotators = tuple(dict.fromkeys(str(names[k]) for k in keep if names[k] is not None)) if names else ()
+    place = {name: k for k, name in enumerate(annotators)}
+    ids = table["id"].cast(pa.string()).take(pa.array(keep)) if "id" in table.column_names else pa.array([f"{k}" for k in rows.line[keep]])
+    votes = Votes(
+        prompts=pa.array(unique_prompts.tolist(), pa.large_string()), responses=pa.array(unique_responses.tolist(), pa.large_string()),
+        ids=ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids, prompt=prompt.astype(np.int32), first=first.astype(np.int32),
+        second=first.astype(np.int32), outcome=np.where(good, A, B).astype(np.int8),
+        annotator=np.array([place.get(str(names[k]), -1) if names else -1 for k in keep], np.int32), group=prompt.astype(np.int32),
+        p=good.astype(float), w=weight, strength=np.full(n, np.nan), seconds=np.full(n, np.nan), model_first=np.full(n, -1, np.int32),
+        model_second=np.full(n, -1, np.int32), split=np.full(n, -1, np.int8), line=rows.line[keep], annotators=annotators,
+        source_format="kto",
+    )  # fmt: skip
+    votes = assign(votes, heldout=heldout, seed=options.seed) if heldout else votes
+    return votes.with_(second=np.full(n, -1, np.int32))

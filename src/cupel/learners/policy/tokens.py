@@ -1,0 +1,283 @@
+"""A data set as tokens on disk: each prompt once, each response to it once, and the comparisons as indices, in memory bounded by batch.
+
+    FOLDER / prompts.i32 responses.i32   token ids, one text after the other
+    FOLDER / prompt_ends.i64 response_ends.i64 response_prompt.i64   where each text ends, and the prompt of each response
+    FOLDER / counted.u8                  which tokens of a response it is scored by
+    FOLDER / prompt_lost.i64 response_lost.i64   how many tokens truncation took
+    FOLDER / tokens.json                 sizes, template, truncation: written last
+
+The arrays are mapped, not read. What truncation did to each comparison is in `Rows.outcome`: nothing is shortened in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cupel.errors import RecordError
+from cupel.learners.policy.options import PolicyOptions
+from cupel.learners.policy.template import Faults, Template
+from cupel.records.files import write_json
+
+if TYPE_CHECKING:
+    from cupel.records.schema import Votes
+
+META = "tokens.json"
+#: outcomes of a comparison
+KEPT, SHORTENED, DROPPED, NO_PREFERENCE, IDENTICAL = range(5)
+OUTCOMES = ("kept", "shortened", "dropped", "no preference", "identical sides")
+_PART = 2048
+_ARRAYS: dict[str, tuple[str, Any]] = {
+    "prompts": ("prompts.i32", np.int32), "responses": ("responses.i32", np.int32), "counted": ("counted.u8", np.uint8),
+    "prompt_ends": ("prompt_ends.i64", np.int64), "response_ends": ("response_ends.i64", np.int64),
+    "response_prompt": ("response_prompt.i64", np.int64), "prompt_lost": ("prompt_lost.i64", np.int64),
+    "response_lost": ("response_lost.i64", np.int64),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Comparisons of a data set as the learner sees them, the preferred side first.
+
+    first, second  int64 [n] responses; second is -1 where a response was judged alone
+    p, w           float64 [n] the target before treatment: p = 1 where the label is believed, 1/2 for a tie
+    annotator, group  int64 [n] indices into `annotators` and `groups`, -1 where unknown
+    ids            names of the comparisons;  outcome int8 [rows of the file], `OUTCOMES`; lost int64, tokens that were cut off
+    source_row     int64 [n] row of the votes that each comparison is
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    p: np.ndarray
+    w: np.ndarray
+    annotator: np.ndarray
+    group: np.ndarray
+    ids: tuple[str, ...]
+    annotators: tuple[str, ...]
+    groups: tuple[str, ...]
+    outcome: np.ndarray
+    lost: np.ndarray
+    source_row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def counts(self) -> dict[str, int]:
+        """Number of comparisons of each outcome."""
+        found = np.bincount(self.outcome, minlength=len(OUTCOMES))
+        return {name: int(found[n]) for n, name in enumerate(OUTCOMES)}
+
+
+    def preferred(self) -> Rows:
+        """The preferred response of each comparison, alone; ties have none. RecordError where no comparison prefers a side."""
+        keep = np.flatnonzero(self.p > 0.5)
+        if not len(keep):
+            raise RecordError(f"none of {len(self):,} comparisons prefers a side: there is nothing to imitate")
+        return replace(
+            self, first=self.first[keep], second=np.full(len(keep), -1), p=np.ones(len(keep)), w=self.w[keep],
+            annotator=self.annotator[keep], group=self.group[keep], ids=tuple(self.ids[n] for n in keep), source_row=self.source_row[keep],
+        )  # fmt: skip
+
+
+class Tokens:
+    """Tokens of prompts and responses, mapped from a folder. Opened by `Tokens(folder)`, made by `tokenise`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.meta: dict[str, Any] = json.loads((self.folder / META).read_text("utf-8"))
+        for name, (file, kind) in _ARRAYS.items():
+            empty = (self.folder / file).stat().st_size == 0
+            setattr(self, name, np.zeros(0, kind) if empty else np.memmap(self.folder / file, dtype=kind, mode="r"))
+
+    prompts: np.ndarray
+    responses: np.ndarray
+    counted: np.ndarray
+    prompt_ends: np.ndarray
+    response_ends: np.ndarray
+    response_prompt: np.ndarray
+    prompt_lost: np.ndarray
+    response_lost: np.ndarray
+
+    @property
+    def all_count(self) -> bool:
+        """Whether every token of every response counts."""
+        return bool(self.meta["all_count"])
+
+    def prompt(self, index: int) -> np.ndarray:
+        """int32 tokens of a prompt."""
+        return self.prompts[self.prompt_ends[index - 1] if index else 0 : self.prompt_ends[index]]
+
+    def response(self, index: int) -> np.ndarray:
+        """int32 tokens of a response."""
+        return self.responses[self.response_ends[index - 1] if index else 0 : self.response_ends[index]]
+
+    def marks(self, index: int) -> np.ndarray | None:
+        """bool: which tokens of a response count; None where all of the data set's do."""
+        if self.all_count:
+            return None
+        return self.counted[self.response_ends[index - 1] if index else 0 : self.response_ends[index]].astype(bool)
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        """int64 tokens of each prompt."""
+        return np.diff(self.prompt_ends, prepend=0)
+
+    @property
+    def response_lengths(self) -> np.ndarray:
+        """int64 tokens of each response."""
+        return np.diff(self.response_ends, prepend=0)
+
+
+def tokenise(
+    votes: Votes, template: Template, options: PolicyOptions, folder: str | Path, *, name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tokens, Rows]:  # fmt: skip
+    """Tokens of all texts of `votes`, written to `folder`, and its comparisons. A folder that is complete is opened instead.
+
+    Raises RecordError for faults of the template that were not accepted, and where truncation leaves nothing to train on.
+    """
+    place = Path(folder)
+    pairs, node = _nodes(votes)
+    if not (place / META).is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        _write(votes, pairs, template, options, place, progress)
+    tokens = Tokens(place)
+    return tokens, _rows(votes, tokens, node, name)
+
+
+def _nodes(votes: Votes) -> tuple[np.ndarray, np.ndarray]:
+    """(prompt, response) int64 [N, 2] of each different response to a prompt, sorted, and int64 [2, n] the nodes of both sides."""
+    size = max(len(votes.responses), 1)
+    a = votes.prompt.astype(np.int64) * size + votes.first
+    single = votes.second < 0
+    b = votes.prompt.astype(np.int64) * size + np.where(single, votes.first, votes.second)
+    keys, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
+    sides = inverse.reshape(2, -1)
+    sides[1, single] = -1
+    return np.stack([keys // size, keys % size], axis=1), sides
+
+
+def _write(votes: Votes, pairs: np.ndarray, template: Template, options: PolicyOptions, place: Path, progress: Any) -> None:
+    """Tokenise whole prompts, some thousand responses at a time, cut them as the options say, and append them to the files."""
+    import pyarrow as pa
+
+    faults, all_count, tools = Faults(), True, _tools(votes)
+    cuts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))  # where a prompt begins
+    begins = [int(cut) for n, cut in enumerate(cuts) if n == 0 or cut // _PART != cuts[n - 1] // _PART]
+    ends = [*begins[1:], len(pairs)]
+    totals = {"prompts": 0, "responses": 0}
+    number = -1
+    with ExitStack() as stack:
+        streams = {name: stack.enter_context(open(place / file, "wb")) for name, (file, _) in _ARRAYS.items()}
+
+        def write(name: str, values: Sequence[Any]) -> None:
+            streams[name].write(np.asarray(values, _ARRAYS[name][1]).tobytes())
+
+        for begin, end in zip(begins, ends, strict=True):
+            part = pairs[begin:end]
+            used = np.unique(part[:, 0])
+            prompts = dict(zip(used.tolist(), votes.prompts.take(pa.array(used)).to_pylist(), strict=True))
+            answers = votes.responses.take(pa.array(part[:, 1])).to_pylist()
+            for prompt in used.tolist():
+                rows = np.flatnonzero(part[:, 0] == prompt)
+                text, tool = prompts[prompt], tools.get(prompt)
+                head = template.prompt(text, tool)
+                found = [template.response(text, answers[row], tool) for row in rows]
+                for one in found:
+                    faults.add((*template.prompt_faults(head), *one.faults), f"prompt {prompt}: {text[:60]!r}")
+                number += 1
+                cut, kept = _cut(len(head), [len(one.ids) for one in found], options)
+                totals["prompts"] += len(head) - cut
+                write("prompts", head[cut:])
+                write("prompt_ends", [totals["prompts"]])
+                write("prompt_lost", [cut])
+                for one, keep in zip(found, kept, strict=True):
+                    marks = one.counted if one.counted is not None else [True] * len(one.ids)
+                    keep = keep if any(marks[:keep]) else 0  # nothing left to score
+                    all_count &= all(marks[:keep])
+                    totals["responses"] += keep
+                    write("responses", one.ids[:keep])
+                    write("counted", marks[:keep])
+                    write("response_ends", [totals["responses"]])
+                    write("response_prompt", [number])
+                    write("response_lost", [len(one.ids) - keep])
+            if progress:
+                progress(end, len(pairs))
+    faults.check(options.accept)
+    meta = {"n_prompts": number + 1, "n_responses": len(pairs), **totals, "all_count": all_count, "template": template.digest}
+    write_json(place / META, {**meta, "faults": dict(faults.count), "truncation": options.truncation, "max_length": options.max_length})
+
+
+def _cut(prompt: int, responses: Sequence[int], options: PolicyOptions) -> tuple[int, list[int]]:
+    """How many tokens a prompt loses at its beginning, and how many of each response stay: 0 where it has no place.
+
+    A prompt is cut once for all its responses, so that they stay comparable: as little as the longest response that fits needs.
+
+    >>> from cupel.learners.policy.options import options_of
+    >>> options = {"data": "votes.jsonl", "model": "m", "max_length": 10}
+    >>> _cut(8, [2, 5], options_of(options)), _cut(8, [2, 5], options_of({**options, "truncation": "shorten_prompt"}))
+    ((0, [2, 0]), (3, [2, 5]))
+    >>> _cut(8, [2, 5], options_of({**options, "truncation": "shorten_response"}))
+    (0, [2, 2])
+    """
+    most, head = options.max_length, options.max_prompt or options.max_length - 1
+    if options.truncation == "drop":
+        return 0, [n if n and prompt <= head and prompt + n <= most else 0 for n in responses]
+    if options.truncation == "shorten_prompt":
+        fitting = [n for n in responses if 0 < n < most]
+        stays = min(prompt, head, most - max(fitting, default=0))
+        return prompt - stays, [n if 0 < n < most else 0 for n in responses]
+    if prompt > head:
+        return 0, [0] * len(responses)
+    return 0, [min(n, most - prompt) for n in responses]
+
+
+def _tools(votes: Votes) -> dict[int, Any]:
+    """Tools of each prompt, from a column `tools` of the data."""
+    if votes.source is None or "tools" not in votes.source.column_names:
+        return {}
+    found: dict[int, Any] = {}
+    for prompt, value in zip(votes.prompt.tolist(), votes.source.column("tools").to_pylist(), strict=True):
+        if value and prompt not in found:
+            found[prompt] = json.loads(value) if isinstance(value, str) else value
+    return found
+
+
+def _rows(votes: Votes, tokens: Tokens, sides: np.ndarray, name: str) -> Rows:
+    """Comparisons with the preferred side first; those that cannot be trained on are left out and counted."""
+    lost_prompt, lost_response = tokens.prompt_lost, tokens.response_lost
+    length = tokens.response_lengths
+    a, b = sides
+    alone = b < 0
+    other = np.where(alone, a, b)
+    lost = lost_prompt[tokens.response_prompt[a]] + lost_response[a] + np.where(alone, 0, lost_response[other])
+    outcome = np.where(lost > 0, SHORTENED, KEPT).astype(np.int8)
+    outcome[(length[a] == 0) | (length[other] == 0)] = DROPPED
+    outcome[~alone & (a == b)] = IDENTICAL
+    outcome[votes.w <= 0] = NO_PREFERENCE
+    keep = np.flatnonzero(outcome <= SHORTENED)
+    if not len(keep):
+        counts = np.bincount(outcome, minlength=len(OUTCOMES))
+        said = ", ".join(f"{OUTCOMES[n]}: {int(count):,}" for n, count in enumerate(counts) if count)
+        raise RecordError(
+            f"none of {len(votes):,} comparisons is left to train on ({said}). Raise max_length, or choose truncation: shorten_prompt or "
+            f"shorten_response"
+        )
+    swap = votes.sign[keep] < 0
+    swap &= ~alone[keep]
+    first, second = np.where(swap, b[keep], a[keep]), np.where(swap, a[keep], b[keep])
+    groups, group = np.unique(votes.group[keep], return_inverse=True)
+    prefix = f"{name}/" if name else ""
+    ids = votes.ids.to_pylist()
+    return Rows(
+        first=first.astype(np.int64), second=second.astype(np.int64), p=np.where(swap, 1 - votes.p[keep], votes.p[keep]), w=votes.w[keep],
+        annotator=votes.annotator[keep].astype(np.int64), group=group.astype(np.int64), ids=tuple(prefix + ids[row] for row in keep),
+        annotators=votes.annotators, groups=tuple(f"{prefix}{value}" for value in groups.tolist()), outcome=outcome,
+        lost=np.where(outcome == SHORTENED, lost, 0), source_row=keep,
+    )  # fmt: skip

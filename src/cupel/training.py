@@ -1,0 +1,95 @@
+"""The verbs `train policy` and `train sft`: options from a recipe or a file and flags, the dry run, the run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cupel.errors import InputError
+
+Progress = Callable[[str, int, int], None]
+RECIPES = (".yaml", ".yml")
+
+
+def policy_options(file: str, kind: str, changes: Mapping[str, Any]) -> Any:
+    """Options of a run: of a recipe (a .yaml file), or of a data file; `changes` win. InputError as `read_recipe`."""
+    from cupel.learners.policy.options import options_of, read_recipe
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    if Path(file).suffix in RECIPES:
+        return read_recipe(file, {**given, "kind": kind})
+    return options_of({"data": file, "out": kind, **given, "kind": kind})
+
+
+def need_train_extra() -> None:
+    """InputError (exit 2) with the command to run where the extra that trains models is not installed."""
+    missing = [name for name in ("torch", "transformers", "accelerate", "peft", "jaxtyping") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"training a policy needs {' and '.join(missing)}. Run: python -m pip install 'cupel[train]'")
+
+
+def train_policy_file(
+    file: str, kind: str, changes: Mapping[str, Any], *, dry_run: bool = False, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train a policy (kind "policy") or imitate preferred responses ("sft"); returns its metrics and the sentences to say.
+
+    With `dry_run` data, template and truncation are checked, and memory and time estimated, without loading weights or writing.
+    """
+    need_train_extra()
+    options = policy_options(file, kind, changes)
+    if dry_run:
+        return look_ahead(options, progress=progress)
+    from cupel.learners.policy.learner import train_policy
+
+    found = train_policy(options, force=force, progress=progress)
+    return {**found.metrics, "path": str(found.out), "words": list(found.words)}
+
+
+def look_ahead(options: Any, progress: Progress | None = None) -> dict[str, Any]:
+    """What a run would do: comparisons and what truncation does to them, steps, the first record as the model sees it, memory and time."""
+    import tempfile
+
+    from cupel.learners.policy import order
+    from cupel.learners.policy.estimate import estimate
+    from cupel.learners.policy.learner import parsed, prepare
+    from cupel.learners.policy.model import load_config
+    from cupel.learners.policy.options import reference_of
+    from cupel.learners.policy.step import check_run
+
+    objective, treatment = parsed(options)
+    live = reference_of(options.reference).kind in ("live", "refresh", "ema")
+    check_run(objective, treatment, live=live, unpaired=options.unpaired or options.kind == "sft")
+    with tempfile.TemporaryDirectory() as place:
+        prepared = prepare(options, Path(place), mismatch=False, progress=progress)
+        data = prepared.data
+        per_epoch = order.steps_per_epoch(len(data), options.batch_size)
+        steps = min(per_epoch * options.epochs, options.steps or per_epoch * options.epochs)
+        need = estimate(options, load_config(options), data, steps)
+        outcomes: dict[str, int] = {}
+        for rows in data.rows:
+            for name, count in rows.counts().items():
+                outcomes[name] = outcomes.get(name, 0) + count
+        tokens, rows = data.tokens[0], data.rows[0]
+        decode = prepared.tokenizer.decode
+        first = int(rows.first[0])
+        prompt, response = decode(tokens.prompt(int(tokens.response_prompt[first]))), decode(tokens.response(first))
+        sets = {name: len(found) for name, found in prepared.sets.items()}
+    words = [
+        f"{len(data):,} comparisons to train on ({', '.join(f'{count:,} {name}' for name, count in outcomes.items() if count)}); "
+        f"evaluation sets: {', '.join(f'{name} {count:,}' for name, count in sets.items()) or 'none'}.",
+        f"{steps:,} steps of {options.batch_size} comparisons; {need.tokens:,} tokens an epoch.",
+        f"The first record, prompt | response: {prompt[-200:]!r} | {response[:200]!r}",
+        f"{need.parameters:,} parameters, {need.trained:,} trained. Estimated: {need.bytes / 2**30:.2f} GiB of memory (weights "
+        f"{need.weights / 2**30:.2f}, gradients {need.gradients / 2**30:.2f}, optimiser {need.optimiser / 2**30:.2f}, activations "
+        f"{need.activations / 2**30:.2f}), {_duration(need.seconds)} at the speed of a matrix product here, which no training reaches.",
+        "Nothing was written (--dry-run).",
+    ]
+    return {"n_comparisons": len(data), "outcomes": outcomes, "sets": sets, "steps": steps, "estimate": need._asdict(), "words": words}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

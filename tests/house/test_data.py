@@ -80,4 +80,4 @@ def test_constraints_pin_every_requirement() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(entry for extra in project["optional-dependencies"].values() for entry in extra)]
     names = {re.match(r"[\w.-]+", entry)[0].lower().replace("_", "-") for entry in wanted}  # type: ignore[index]
-    assert names - pins == set()
+    assert names - pins == {"cupel"}  # an extra may name another

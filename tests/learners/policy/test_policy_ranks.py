@@ -1,0 +1,93 @@
+"""Two processes give what one gives: losses, parameters, the treatment's state; and checkpoints go from one number of them to the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cupel.learners.policy.learner import train_policy
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+RUNS: dict[str, dict[str, Any]] = {
+    "ddp": {"treatment": "em:flip=0.2,by=annotator", "steps": 3},
+    "step": {"treatment": "small_loss:drop=0.25,ramp=0", "objective": "kto", "steps": 3, "normalise": "weight"},
+    "odd": {"batch_size": 7, "batch_tokens": 16, "steps": 3, "objective": "simpo", "reference": "none"},
+    "fsdp": {"treatment": "em:flip=0.2", "steps": 3, "sharding": "fsdp"},
+}
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def together(tiny: Path, votes_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """All runs on two processes, one after the other; what the first process said."""
+    place = tmp_path_factory.mktemp("two")
+    options = [{**base(tiny, votes_file, place / name), **changes, "processes": 2} for name, changes in RUNS.items()]
+    options.append(options[-1])  # the sharded run once more: it is restored from its checkpoint and exported again
+    options.append({**base(tiny, votes_file, place / "aot"), "objective": "aot"})
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    common = {
+        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, str(SCRIPT), *map(json.dumps, options)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    children = [subprocess.Popen(command, env={**common, "RANK": str(n), "LOCAL_RANK": str(n)}, **pipes) for n in range(2)]
+    said = [child.communicate(timeout=400)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], "\n".join(said)
+    return place, said[0]
+
+
+def base(tiny: Path, votes_file: Path, out: Path) -> dict[str, Any]:
+    return {
+        "data": str(votes_file), "model": str(tiny), "out": str(out), "learning_rate": 3e-3, "batch_size": 16, "batch_tokens": 128,
+        "max_length": 64, "warmup": 0.0, "heldout": 0.2, "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_equal_one(together: tuple[Path, str], run_options: Callable[..., Any], name: str) -> None:
+    place, _ = together
+    changes = {k: v for k, v in RUNS[name].items() if k != "sharding"}
+    alone = train_policy(run_options(batch_tokens=changes.pop("batch_tokens", 128), dtype="float32", **changes))
+    assert losses(place / name) == pytest.approx(losses(alone.out), rel=1e-6, abs=1e-9)
+    last = sorted((alone.out / "checkpoints").glob("step-*"))[-1].name
+    for file in ("parameters", "trainer", "treatment"):
+        ours = load_file(alone.out / "checkpoints" / last / f"{file}.safetensors")
+        theirs = load_file(place / name / "checkpoints" / last / f"{file}.safetensors")
+        assert ours.keys() == theirs.keys(), file
+        for key, value in ours.items():
+            if value.is_floating_point():
+                assert torch.allclose(value, theirs[key].to(value), rtol=1e-4, atol=2e-6, equal_nan=True), (file, key)
+            else:
+                assert torch.equal(value, theirs[key]), (file, key)
+    model = load_file(place / name / "model" / "model.safetensors")
+    expected = load_file(alone.out / "model" / "model.safetensors")
+    assert model.keys() == expected.keys()
+    assert all(torch.allclose(tensor, expected[key], rtol=1e-4, atol=2e-6) for key, tensor in model.items())
+
+
+def test_what_couples_a_step_is_refused_on_two(together: tuple[Path, str]) -> None:
+    assert "refused: aot couples the comparisons of a step" in together[1]
+
+
+def test_a_launcher_that_did_not_start_what_was_asked(run_options: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from cupel.errors import InputError
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes were asked for"):
+        train_policy(run_options())

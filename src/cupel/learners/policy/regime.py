@@ -1,0 +1,344 @@
+"""Which regime a training run is in, from what it logged: a verdict with one sentence and the remedy. Reads numbers only; loads no torch.
+
+Preferred and rejected are the sides of the recorded label (the learner puts the preferred one first). Each judgement holds, does not hold,
+or cannot be told (None): too few steps or evaluations never count as health. Thresholds are constants with their reason; they are ours.
+Movement is log-probability minus the reference's, in nats per response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from cupel.learners.policy import runlog as log
+from cupel.learners.policy.runlog import FEW_STEPS, RunLog, growth, movement, number
+
+Level = Literal["good", "warn", "bad", "open"]
+
+#: a curve turns only where there is a before, a best and an after
+FEW_EVALUATIONS = 3
+#: with fewer held-out comparisons a loss moves by the luck of a handful of them
+FEW_COMPARISONS = 50
+#: half an interval wider than this around one half leaves open an accuracy of 60 %, which would be learning
+WIDE = 0.1
+#: standard errors before two flip rates, or two ends of a run, are called different (as `cupel.noise.rate.memorisation` has it)
+ERRORS = 3.0
+#: without a flip rate: trained comparisons ranked so much better than the upper end of the held-out interval are known by heart
+GAP = 0.1
+#: the preferred response pays for more than a tenth of the gap that opened; less is a side effect of sharing tokens with the rejected one
+FALL_SHARE = 0.1
+#: nats: a preferred response that keeps 90 % of its probability has not fallen, however small the gap is
+FALL_NATS = 0.1
+#: length makes most of the gap
+LENGTH_SHARE = 0.5
+#: correlation of margin and length difference that the 95 % interval has to exceed: length then explains about a tenth of the margins
+LENGTH_CORRELATION = 0.3
+#: share of comparisons past a documented clamp of the loss at the end: such losses no longer mean what they say
+SATURATED = 0.01
+#: share of skipped steps beyond which the run is broken and not merely hurt
+SKIPPED = 0.05
+#: objectives that hold the preferred likelihood up, and how
+ANCHORED = {"rpo": "adds an SFT term", "dpop": "charges for a fall", "nca": "holds the preferred reward"}
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A judgement: `holds` True, False or None (cannot be told), how serious it is, one sentence, what to do, and its numbers."""
+
+    code: str
+    title: str
+    holds: bool | None
+    level: Level
+    sentence: str
+    remedy: str = ""
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def judge(run: RunLog) -> tuple[Regime, ...]:
+    """All judgements in their fixed order, the most serious question first and health last.
+
+    >>> [regime.holds for regime in judge(RunLog((), ()))]
+    [None, None, None, None, None, None, None, False, None]
+    """
+    found = tuple(rule(run) for rule in RULES)
+    return (*found, healthy(run, found))
+
+
+def verdict(found: Sequence[Regime]) -> Regime:
+    """The first judgement that holds; where none does, that it cannot be told, and why.
+
+    >>> verdict(judge(RunLog((), ()))).code
+    'cannot_tell'
+    """
+    for regime in found:
+        if regime.holds:
+            return regime
+    open_ = [regime for regime in found if regime.holds is None and regime.code != "healthy"]
+    why = open_[0].sentence if open_ else found[-1].sentence
+    return Regime(
+        "cannot_tell", "Cannot tell", True, "open", why,
+        "Hold out more comparisons (heldout, evaluate), evaluate more often (evaluate_every), and train for more steps.",
+    )  # fmt: skip
+
+
+# ---- the judgements -----------------------------------------------------------------------------------------------------------------
+
+
+def nothing_learned(run: RunLog) -> Regime:
+    """Whether the last held-out accuracy may be one half, or lies below it."""
+    regime = _maker("nothing_learned", "Nothing learned", "bad")
+    if not run.sets:
+        return regime(None, "No comparisons were held out, so nothing is known about comparisons that were not trained on.")
+    name = run.sets[0]
+    accuracy, low, high, n = (float(run.of_set(name, key)[-1]) for key in ("accuracy", "accuracy_low", "accuracy_high", "n_decided"))
+    numbers = {"accuracy": accuracy, "low": low, "high": high, "n": n}
+    if not np.isfinite([low, high]).all():
+        return regime(None, f"The set {name} has no comparison that prefers a side.", numbers=numbers)
+    said = f"{_share(accuracy)} of {n:,.0f} comparisons of {name} are ranked as labelled (95 % interval {_share(low)} to {_share(high)})"
+    if high < 0.5:
+        return regime(
+            True, f"{said}: the model ranks against the labels.",
+            "Look whether chosen and rejected are exchanged in one of the files (`cupel audit`), before anything is tuned.", numbers,
+        )  # fmt: skip
+    if low > 0.5:
+        return regime(False, f"{said}, better than chance.", numbers=numbers)
+    if high - low > 2 * WIDE:
+        return regime(None, f"{said}: too few to tell learning from chance.", numbers=numbers)
+    grown = growth(run.step("margin"))
+    if grown is not None and grown > ERRORS:
+        return regime(
+            True, f"{said}, no better than chance, while margins of the trained ones grow: what is learned does not carry over.",
+            "Look at the labels (`cupel audit`): they may be noise. More data, or fewer epochs, help where they are not.", numbers,
+        )  # fmt: skip
+    return regime(
+        True, f"{said}, no better than chance.",
+        "Raise learning_rate (ten times is a fair step) or train for more steps; if that changes nothing, look at the labels with "
+        "`cupel audit`.", numbers,
+    )  # fmt: skip
+
+
+def over_optimised(run: RunLog) -> Regime:
+    """Whether held-out accuracy or loss turned while the training loss went on falling."""
+    return _turned_with(run, _maker("over_optimised", "Over-optimised", "bad"), improving=True)
+
+
+def unstable(run: RunLog) -> Regime:
+    """Whether held-out accuracy or loss turned and the training loss rose with it."""
+    return _turned_with(run, _maker("unstable", "Unstable", "bad"), improving=False)
+
+
+def memorised(run: RunLog) -> Regime:
+    """Whether trained labels are contradicted much less often than held-out ones say that labels are wrong.
+
+    A model that did not see its labels contradicts at least the wrong ones. So a share of contradicted trained labels below the held-out
+    flip rate by three standard errors means that wrong labels were learned; so does an in-sample rate below it (`memorisation`).
+    """
+    regime = _maker("memorised", "Labels learned by heart", "bad")
+    margin = run.margin[np.isfinite(run.margin)]
+    if not run.pairs:
+        return regime(None, "One side was trained on: there are no margins of labels.")
+    if not len(margin) or not run.sets:
+        return regime(None, "There are no margins of trained or of held-out comparisons to compare.")
+    if not float(run.metrics.get("epochs") or 0) > 1:
+        return regime(None, "In the first pass each margin is seen before its label is trained on: after one epoch nothing can be said.")
+    wrong = float(np.mean(margin < 0) + np.mean(margin == 0) / 2)
+    own_error = max(float(np.sqrt(wrong * (1 - wrong) / len(margin))), 1 / len(margin))
+    name = run.sets[0]
+    last = next(line["evaluation"][name] for line in reversed(run.evaluations) if name in line["evaluation"])
+    outside, inside = dict(last.get("flip_rate") or {}), dict(run.metrics.get("in_sample_flip_rate") or {})
+    rate = number(outside.get("rate"))
+    own = number(inside.get("rate"))
+    numbers: dict[str, float | None] = {"contradicted": wrong, "held_out_rate": rate, "in_sample_rate": own, "n": len(margin)}
+    if rate is None:
+        high = number(last.get("accuracy_high"))
+        if high is not None and 1 - wrong > high + GAP:
+            return regime(
+                True,
+                f"{_share(1 - wrong)} of the trained comparisons are ranked as labelled, but at most {_share(high)} of {name}: labels are "
+                f"known by heart. The share of wrong ones cannot be read.",
+                f"Train for fewer epochs, or keep the best model (`best: {name}/accuracy`). Do not read p of the records as evidence.",
+                numbers,
+            )  # fmt: skip
+        why = outside.get("why") or "no reason was given"
+        return regime(None, f"The share of wrong labels cannot be read from {name}: {why}.", numbers=numbers)
+    error = log.error_of(outside)
+    told = wrong + ERRORS * float(np.hypot(own_error, error)) < rate
+    told |= own is not None and own + ERRORS * float(np.hypot(log.error_of(inside), error)) < rate
+    said = f"Margins of {name} say that {_share(rate)} of the labels are wrong; {_share(wrong)} of the trained labels are contradicted"
+    if own is not None:
+        said += f", and their margins read a rate of {_share(own)}"
+    if not told:
+        return regime(False, f"{said}.", numbers=numbers)
+    return regime(
+        True, f"{said}: wrong labels have been learned by heart.",
+        f"Train for fewer epochs, and give EM the held-out rate: `treatment: em:flip={rate:.2f},schedule=fixed`. Do not read p of the "
+        f"records as evidence.", numbers,
+    )  # fmt: skip
+
+
+def displaced(run: RunLog) -> Regime:
+    """Whether both likelihoods fell while the gap between them grew."""
+    regime = _maker("displaced", "Both likelihoods fall", "warn")
+    found = movement(run)
+    if found is None:
+        return regime(None, "How far both likelihoods moved is not in the log: it takes pairs, and a fixed reference or two evaluations.")
+    first, second = found.first, found.second
+    gap = first - second
+    numbers = {
+        "preferred": first, "rejected": second, "preferred_per_token": first / found.tokens_first,
+        "rejected_per_token": second / found.tokens_second,
+    }  # fmt: skip
+    said = f"Preferred responses moved by {_nats(first)}, rejected ones by {_nats(second)} ({found.where})"
+    if not (gap > 0 and first < -FALL_NATS and -first > FALL_SHARE * gap and second < 0):
+        return regime(False, f"{said}.", numbers=numbers)
+    used = str(run.options.get("objective") or "").partition(":")[0]
+    ways = ", ".join(f"`objective: {name}` ({what})" for name, what in ANCHORED.items() if name != used)
+    return regime(
+        True, f"{said}: the margin grows although what is preferred becomes less likely, and probability goes to responses that nobody "
+        f"compared.",
+        f"Try {ways}, or a lower learning_rate. Read what the model writes before you keep it.", numbers,
+    )  # fmt: skip
+
+
+def length_drift(run: RunLog) -> Regime:
+    """Whether margins go with the difference in length, as far as means and steps can say.
+
+    With a and b the movements per token, the gap a n1 - b n2 is (a - b)(n1 + n2)/2 plus (a + b)/2 (n1 - n2): the second part is what
+    length alone makes. Means of randomly drawn batches correlate as their comparisons do, so margin and length difference are also
+    correlated over the second half of the steps, without their trend.
+    """
+    regime = _maker("length_drift", "Margins go with length", "warn")
+    share, correlation = log.length_share(movement(run)), log.length_correlation(run)
+    numbers: dict[str, float | None] = {"share_of_gap": share}
+    if correlation is not None:
+        numbers |= {"correlation": correlation[0], "low": correlation[1], "high": correlation[2]}
+    if share is None and correlation is None:
+        return regime(None, "Too few steps, or no two sides, to set margins against lengths.", numbers=numbers)
+    parts = []
+    if share is not None:
+        parts.append(f"differences in length make {_share(share)} of the gap between both sides")
+    if correlation is not None:
+        r, low, high = correlation
+        parts.append(f"margin and length difference correlate at {r:.2f} over steps (95 % interval {low:.2f} to {high:.2f})")
+    said = " and ".join(parts)
+    said = said[:1].upper() + said[1:]  # capitalize() would lower the rest
+    strong = correlation is not None and (correlation[1] > LENGTH_CORRELATION or correlation[2] < -LENGTH_CORRELATION)
+    if not (strong or (share is not None and share > LENGTH_SHARE)):
+        return regime(False, f"{said}.", numbers=numbers)
+    return regime(
+        True, f"{said}: much of what was learned is how long a response is.",
+        "Try an objective that counts per token or charges for length (`sigmoid_norm`, `ipo`, `length_penalised`, `ld_dpo`), see what "
+        "`cupel audit` says of lengths in the data, and compare lengths of what both models write.", numbers,
+    )  # fmt: skip
+
+
+def saturated(run: RunLog) -> Regime:
+    """Whether losses were continued past a documented clamp at the end of the run."""
+    regime = _maker("saturated", "Losses at their clamp", "warn")
+    if len(run.steps) < FEW_STEPS:
+        return regime(None, f"{len(run.steps):,} steps are too few to speak of an end.")
+    k = log.tail(len(run.steps))
+    share = float(np.nansum(run.step("saturated")[-k:]) / max(np.nansum(run.step("n")[-k:]), 1))
+    said = f"{_share(share)} of the comparisons of the last {k:,} steps stand past a clamp of the objective"
+    if share <= SATURATED:
+        return regime(False, f"{said}.", numbers={"share": share})
+    return regime(
+        True, f"{said}: their loss and gradient are no longer those of its formula.",
+        "Lower beta or learning_rate, or choose an objective that needs no clamp (sigmoid).", {"share": share},
+    )  # fmt: skip
+
+
+def skipped(run: RunLog) -> Regime:
+    """Whether steps were skipped because loss or gradient was not finite."""
+    n, of = int(run.metrics.get("skipped_steps") or 0), len(run.steps)
+    numbers: dict[str, float | None] = {"skipped": n, "steps": of}
+    regime = _maker("skipped", "Steps were skipped", "bad" if n > SKIPPED * max(of, 1) else "warn")
+    if not n:
+        return regime(False, "No step was skipped.", numbers=numbers)
+    return regime(
+        True, f"{n:,} of {of:,} steps were skipped, because loss or gradient was not finite.",
+        "Lower learning_rate, keep the weights in float32 (`dtype: float32`), and look at the records that log.jsonl names.", numbers,
+    )  # fmt: skip
+
+
+def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
+    """Whether the margin grows, the preferred likelihood does not fall, held-out ranking beats chance, and nothing else holds."""
+    regime = _maker("healthy", "Healthy", "good")
+    by_code = {other.code: other for other in others}
+    holding = [other.title.lower() for other in others if other.holds]
+    if holding:
+        return regime(False, f"Something else holds: {', '.join(holding)}.")
+    quantity, sign = ("margin", 1.0) if run.pairs else ("loss", -1.0)
+    grown = growth(run.step(quantity))
+    numbers = {"growth_in_errors": grown}
+    needed = ("nothing_learned", "over_optimised", *(("displaced",) if run.pairs else ()))
+    unknown = [by_code[code] for code in needed if by_code[code].holds is None]
+    if grown is None:
+        return regime(None, f"{len(run.steps):,} steps are too few to tell whether the {quantity} moves.", numbers=numbers)
+    if unknown:
+        return regime(None, unknown[0].sentence, numbers=numbers)
+    if sign * grown <= ERRORS:
+        return regime(False, f"The training {quantity} does not move by more than its batches differ.", numbers=numbers)
+    if run.pairs:
+        said = "The margin grows, the preferred likelihood does not fall, and held-out comparisons are ranked better than chance."
+    else:
+        said = "The training loss falls, and held-out comparisons are ranked better than chance."
+    return regime(True, said, "Nothing needs to be changed. Read what the model writes before you keep it.", numbers)
+
+
+RULES: tuple[Callable[[RunLog], Regime], ...] = (
+    nothing_learned, over_optimised, unstable, memorised, displaced, length_drift, saturated, skipped,
+)  # fmt: skip
+
+
+# ---- what they are made of ----------------------------------------------------------------------------------------------------------
+
+
+def _turned_with(run: RunLog, regime: Callable[..., Regime], *, improving: bool) -> Regime:
+    told, short = 0, ""
+    for name in run.sets:
+        n = float(run.of_set(name, "n_decided")[-1])
+        count = len(run.of_set(name, "loss"))
+        if count < FEW_EVALUATIONS or n < FEW_COMPARISONS:
+            short = short or f"{count} evaluations of {n:,.0f} comparisons of {name} are too few to see a curve turn."
+            continue
+        told += 1
+        found = log.turn(run, name)
+        if found is None or found.improving != improving:
+            continue
+        best = _share(found.best) if found.what == "accuracy" else f"{found.best:.3f}"
+        last = _share(found.last) if found.what == "accuracy" else f"{found.last:.3f}"
+        numbers = {"step": found.step, "best": found.best, "last": found.last}
+        said = f"The {found.what} on {name} was best at step {found.step:,} ({best}) and is {last} at the end"
+        kept = number((run.metrics.get("best") or {}).get("step"))
+        kept_said = "" if kept is None else f" The folder model/ holds step {kept:,.0f}."
+        if improving:
+            return regime(
+                True, f"{said}, while the training loss went on falling.{kept_said}",
+                f"Keep the best model and stop early (`best: {name}/accuracy`, `patience: 3`), train for fewer steps, or hold the model "
+                f"closer to its reference (a higher beta).", numbers,
+            )  # fmt: skip
+        return regime(
+            True, f"{said}, and the training loss rose with it.{kept_said}", "Lower learning_rate, or lengthen the warmup.", numbers
+        )
+    if not told:
+        return regime(None, short or "No comparisons were held out.")
+    return regime(False, "No held-out curve turned." if improving else "No held-out curve turned together with the training loss.")
+
+
+def _maker(code: str, title: str, level: Level) -> Callable[..., Regime]:
+    def make(holds: bool | None, sentence: str, remedy: str = "", numbers: Mapping[str, float | None] | None = None) -> Regime:
+        return Regime(code, title, holds, level, sentence, remedy, dict(numbers or {}))
+
+    return make
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _nats(value: float) -> str:
+    return f"{value:+.2f} nats"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from cupel.errors import InputError
 from cupel.learners.policy.options import PolicyOptions
+from cupel.records.files import to_json
 
 
 def load_tokenizer(options: PolicyOptions, **more: Any) -> Any:
@@ -116,6 +118,16 @@ def save_model(folder: Path, model: Any, tokenizer: Any, state: Mapping[str, Ten
     with quiet_bars():
         target.save_pretrained(folder, state_dict=dict(state) or None)
         tokenizer.save_pretrained(folder)
+    _settle(folder / "adapter_config.json")
+
+
+def _settle(path: Path) -> None:
+    """Write an adapter's configuration with its lists of names sorted: peft keeps sets, whose order differs from process to process."""
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text("utf-8"))
+    names = {key: sorted(value) for key, value in found.items() if isinstance(value, list) and all(isinstance(v, str) for v in value)}
+    path.write_text(to_json({**found, **names}), "utf-8")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""One table over all benchmarks: `python benchmarks/table.py` rewrites benchmarks/README.md and the measured results in README.md.
+"""One table over all benchmarks: `python benchmarks/table.py` rewrites benchmarks/README.md, the measured results in README.md, and
+docs/survival.md.
 
-Both are made from `benchmarks/results/*.json` alone and stand between markers; everything outside the markers is left as it is.
+All are made from `benchmarks/results/*.json` alone and stand between markers; everything outside the markers is left as it is.
 `--check` writes nothing and exits 1 where a table is not what the results say.
 """
 
@@ -85,6 +86,60 @@ def headline_table(results: Sequence[Mapping[str, Any]], headlines: Sequence[tup
     return f"{table}{held} of {len(claims)} claims hold. {where}"
 
 
+#: the sets of the survival table and what README calls them: noise tied to annotators and texts, and symmetric flips
+BY_CAUSE = {"blimp_annotators": "blimp", "ukp_single_annotators": "ukp"}
+SYMMETRIC = {"blimp": "blimp", "gsm8k": "gsm8k", "ukp_single": "ukp single", "ukp_votes": "ukp all votes"}
+
+
+def survival_tables(results: Sequence[Mapping[str, Any]], objective: str = "sigmoid:beta=1") -> str:
+    """README's survival tables: tuned plain training and what each treatment adds to it, with one objective."""
+    found = next((result["details"] for result in results if result["name"] == "survival"), {})
+    parts = []
+    for sets in (BY_CAUSE, SYMMETRIC):
+        columns: dict[str, dict[str, str]] = {}
+        for name in (name for name in sets if name in found):
+            for case, cells in _grid(found[name]["markdown"], objective).items():
+                if sets is BY_CAUSE or case in ("symmetric 0 %", "symmetric 20 %", "symmetric 40 %"):
+                    columns[f"{sets[name]}: {_brief(case)}"] = cells
+        if not columns:
+            continue
+        rows = list(dict.fromkeys(row for cells in columns.values() for row in cells))
+        table = [[_named(row), *(cells.get(row, "") for cells in columns.values())] for row in rows]
+        parts.append("\n".join(_markdown(["", *columns], table)))
+    return "\n\n".join(parts) or "The survival table has not been measured yet."
+
+
+def survival_page(results: Sequence[Mapping[str, Any]]) -> str:
+    """Every cell of every set, with every objective."""
+    found = next((result["details"] for result in results if result["name"] == "survival"), {})
+    texts = [found[name]["markdown"].replace("\n## ", "\n### ").replace("# Survival table: ", "## ", 1).strip() for name in sorted(found)]
+    return "\n\n".join(texts) or "The survival table has not been measured yet."
+
+
+def _grid(markdown: str, objective: str) -> dict[str, dict[str, str]]:
+    """Cells by column and row of the section of one objective."""
+    section = markdown.split(f"## {objective}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [[cell.strip() for cell in line.strip("|\n ").split(" | ")] for line in section.splitlines() if line.startswith("|")]
+    header = [cell.strip() for cell in section.strip().splitlines()[0].split("|")[2:-1]]
+    return {column: {cells[0].strip("` "): cells[n + 1] for cells in lines[2:]} for n, column in enumerate(header)}
+
+
+def _brief(case: str) -> str:
+    if case.startswith("annotators"):
+        return "annotators, names shuffled" if "shuffled" in case else "annotators"
+    return case.replace("symmetric ", "")
+
+
+def _named(row: str) -> str:
+    words = {
+        "clean": "plain on clean labels", "em:flip=0.2,by=annotator,schedule=full,warmup=0": "`em:by=annotator`",
+        "em:flip=0.2,share=0.5,warmup=0": "`em`", "trimmed:share=0.2": "`trimmed`", "peer_review:drop=0.2,ramp=0": "`peer_review`",
+        "distributionally_robust:temperature=1": "`distributionally_robust`", "tempered:power=0.7": "`tempered`",
+        "conservative:flip=0.2": "`conservative`", "unbiased:flip=0.2": "`unbiased`",
+    }  # fmt: skip
+    return words.get(row, row)
+
+
 def replace_block(text: str, marker: str, content: str) -> str:
     """`text` with what stands between `<!-- marker -->` and `<!-- /marker -->` replaced; ValueError without both markers."""
     begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
@@ -95,9 +150,19 @@ def replace_block(text: str, marker: str, content: str) -> str:
 
 
 def pages(results: Sequence[Mapping[str, Any]]) -> dict[Path, str]:
-    """The two files as they should be."""
-    wanted = {HERE / "README.md": ("results", full_table(results)), ROOT / "README.md": ("claims", headline_table(results))}
-    return {path: replace_block(path.read_text(encoding="utf-8"), marker, block) for path, (marker, block) in wanted.items()}
+    """The files as they should be."""
+    wanted = {
+        HERE / "README.md": {"results": full_table(results)},
+        ROOT / "README.md": {"claims": headline_table(results), "survival": survival_tables(results)},
+        ROOT / "docs" / "survival.md": {"survival": survival_page(results)},
+    }
+    found = {}
+    for path, blocks in wanted.items():
+        text = path.read_text(encoding="utf-8")
+        for marker, block in blocks.items():
+            text = replace_block(text, marker, block)
+        found[path] = text
+    return found
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,9 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cupel.encode.scan import Lexicon, Scan, hash_word
+from cupel.encode.scan import Lexicon, Scan, hash_of
 from cupel.encode.surface import SURFACE, facts_slow, surface
 
 
@@ -42,7 +43,10 @@ PIECES = (
     "a", "b", "I", "i", "am", "can", "not", "cannot", "sorry", "as an ai", "don't", "rock'n'roll", "x’y", "thier", "HTTP://x", "tttt",
     "ZZZ", "_", "abc_def", "x.y.z", ".", "...", "?!", ";", ",", "  ", " ", " i ", "\n", "\n\n- ", "\n • ", "\n12) ", "\n# h", "\r\n", "\t",
     "**b**", "```", "“", "”", "«", "—", "–", "é", "É", "中文", "。", "\u3000", "\x1c", "\x00", "İ", "ΑΣ", "\u212a", "Ⓐ", "\ud800", "9",
-    "1234567", "(", "]",
+    "1234567", "(", "]", "ǅ", "Ж", "ж", "\u0663) ", "\n1\u0663. ", "1234) ", "😀", "𝐀", "«Œ",
+    "\n   # ", "\n    # ", "\n ## x\n####### y\n", "* ", "***",
+    "i can't ", "I'm not able", "x'i am sorry ", "i’m sorry", "_brr", "brr_", "brr", "strengths",
+    "NASA", "_NASA", "ÉNASA", "aaa_bbb", "'", "'s'",
 )  # fmt: skip
 
 
@@ -65,11 +69,29 @@ def test_the_same_for_any_characters(texts):
     assert_twins(texts)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), min_size=1, max_size=4), st.integers(1, 12))
+def test_the_same_where_texts_are_cut(texts, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cupel.encode.surface.MAX_CHARACTERS", most)
+        assert_twins(texts)
+
+
+@pytest.mark.parametrize("tail", ["", "\u4e2d", "😀 end"])
+def test_the_same_beyond_the_cap(tail):
+    assert_twins([f"Some words, and a stop. {tail}\n- an item " * 900, "", f"i cannot {tail}"])
+
+
+def test_an_arrow_array_has_the_facts_of_its_texts():
+    texts = ["One, two.", "", "né – 中文 «x» 😀", "\x00 null", "İ stands alone", *(f"{'é' * (i % 2)}word {i}" for i in range(30))]
+    array = pa.array(["before", *texts], pa.large_string()).slice(1)
+    assert surface(array).tobytes() == surface(texts).tobytes() == surface(pa.array(texts)).tobytes()
+
+
 def test_the_same_over_the_borders_of_chunks(monkeypatch):
     texts = [f"{'word ' * (i % 7)}Number {i}. i can't! {'- x' if i % 3 else ''}" for i in range(60)]
     whole = surface(texts)
-    monkeypatch.setattr("cupel.encode.scan.CHUNK", 50)
-    monkeypatch.setattr("cupel.encode.scan.chunks.__defaults__", (50,))
+    monkeypatch.setattr("cupel.encode.surface.CHUNK", 50)
     assert surface(texts).tobytes() == whole.tobytes()
     assert_twins(texts)
 
@@ -77,12 +99,16 @@ def test_the_same_over_the_borders_of_chunks(monkeypatch):
 def test_a_lexicon_finds_its_words_and_no_others():
     words = [f"word{i}" for i in range(200)]
     lexicon = Lexicon([words[:150], words[100:]])
-    found = lexicon(np.array([hash_word(w) for w in [*words, "word", "zebra"]], dtype=np.uint64))
-    assert found.tolist() == [1] * 100 + [3] * 50 + [2] * 50 + [0, 0]
+    found, kind = lexicon(hash_of([*words, "word", "zebra"]))
+    assert found.tolist() == list(range(200))
+    assert lexicon.member[kind].tolist() == [[1, 0]] * 100 + [[1, 1]] * 50 + [[0, 1]] * 50
 
 
-def test_equal_words_have_equal_hashes_wherever_they_stand():
-    scan = Scan(["The cat", "a CAT the"])
-    begin, end = scan.runs(scan.code > 64)
-    hashes = scan.hashes(scan.prefix(), begin, end)
+@pytest.mark.parametrize("more", ["", "\u4e2d"])
+def test_equal_words_have_equal_hashes_wherever_they_stand(more):
+    scan = Scan(pa.array(["The cat", f"{more} a CAT the"], pa.large_string()))
+    stop = [3, 7, *(len(more) + 8 + k for k in (2, 6, 10))]
+    size = np.array([3, 3, 1, 3, 3])
+    hashes = scan.hashes(np.array(stop) - size, np.array(stop))
     assert hashes[0] == hashes[4] != hashes[1] == hashes[3]
+    assert hashes.tolist() == hash_of(["the", "cat", "a", "cat", "the"]).tolist()

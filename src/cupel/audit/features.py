@@ -195,12 +195,16 @@ def _facts(votes: Votes, used: np.ndarray, progress: Callable[[int, int], None] 
     """(surface facts float32 [used, s], characters float64 [used]) of the responses `used`, some thousand texts at a time."""
     import pyarrow as pa
 
+    from cupel.records.arrow import pc
+
     facts = np.empty((len(used), len(SURFACE)), dtype=np.float32)
     length = np.empty(len(used))
     for start in range(0, len(used), CHUNK):
-        texts = votes.responses.take(pa.array(used[start : start + CHUNK])).to_pylist()
+        rows = used[start : start + CHUNK]
+        whole = rows[-1] - rows[0] == len(rows) - 1  # they ascend
+        texts = votes.responses.slice(rows[0], len(rows)) if whole else votes.responses.take(pa.array(rows))
         facts[start : start + CHUNK] = surface(texts)
-        length[start : start + CHUNK] = np.fromiter(map(len, texts), dtype=np.float64, count=len(texts))
+        length[start : start + CHUNK] = pc.utf8_length(texts).to_numpy(zero_copy_only=False)
         if progress is not None:
             progress(start + len(texts), len(used))
     return facts, length

@@ -1,24 +1,82 @@
-"""The surface facts of many texts at once, on arrays of characters; `surface.facts_slow` is the twin that tests compare with."""
+"""The surface facts of many texts at once, on arrays of characters; `surface.facts_slow` is the twin that tests compare with.
+
+About one character in five is no small letter; where these are, and of which class, is what most facts are made of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
+from cupel.encode import scan as folded
 from cupel.encode import surface as slow
-from cupel.encode.scan import APOSTROPHE, BLANK, DASH, KINDS, QUOTE, SPACE, UPPER, UPPER_SIGN, WORD, Lexicon, Scan, hash_word
+from cupel.encode.scan import Lexicon, Scan, steps
 
-_DIGIT = slice(48, 58)
-_STOPS = np.isin(np.arange(256), [ord(c) for c in ".!?"])
-_CONSONANT = np.isin(np.arange(256), [ord(c) for c in "bcdfghjklmnpqrstvwxz"])
-_A_TO_Z = (np.arange(256) >= 97) & (np.arange(256) <= 122)
-_CAPITAL = (np.arange(256) >= 65) & (np.arange(256) <= 90)
-_ITEM_START = np.isin(np.arange(256), [ord(c) for c in "-*+0123456789"])
-_BULLET = ord("•")
+# ---- classes of characters that are no small letters, in an order in which sets that are asked for are ranges
+(
+    _CONTROL, _END, _NEWLINE, _GAP, _FAR_GAP, _STOP, _BANG, _QUESTION, _COMMA, _SEMICOLON, _COLON, _STRAIGHT, _CURLY, _BRACKET, _PRIME,
+    _TURNED, _HYPHEN, _LONG_DASH, _SIGN, _FAR_SIGN, _NUMBER, _CAPITAL, _FAR_LETTER,
+) = range(23)  # fmt: skip
+_CLASSES = 32
+
+
+def _classes() -> bytes:
+    out = bytearray(256)
+    for sign in range(33, 127):
+        if not chr(sign).isalnum():
+            out[sign] = _SIGN
+    for signs, kind in {
+        "\0": _END, "\n": _NEWLINE, "\t\x0b\x0c\r\x1c\x1d\x1e\x1f ": _GAP, ".": _STOP, "!": _BANG, "?": _QUESTION, ",": _COMMA,
+        ";": _SEMICOLON, ":": _COLON, '"': _STRAIGHT, "()[]{}": _BRACKET, "'": _PRIME, "-": _HYPHEN, "0123456789": _NUMBER,
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ": _CAPITAL,
+    }.items():  # fmt: skip
+        for sign in signs:
+            out[ord(sign)] = kind
+    for far, kind in {
+        folded.SPACE: _FAR_GAP, folded.QUOTE: _CURLY, folded.CLOSING: _CURLY, folded.APOSTROPHE: _TURNED, folded.DASH: _LONG_DASH,
+        folded.OTHER: _FAR_SIGN, folded.BULLET: _FAR_SIGN, folded.UPPER_SIGN: _FAR_SIGN, folded.WORD: _FAR_LETTER,
+        folded.UPPER: _FAR_LETTER, folded.TITLE: _FAR_LETTER, folded.DIGIT: _FAR_LETTER,
+    }.items():  # fmt: skip
+        out[far] = kind
+    return bytes(out)
+
+
+_CLASS = _classes()
+_FAR = [_FAR_GAP, _CURLY, _TURNED, _LONG_DASH, _FAR_SIGN, _FAR_LETTER]
+
+
+def _table(chosen: str, *more: int) -> np.ndarray:
+    out = np.zeros(256, dtype=bool)
+    out[[*map(ord, chosen), *more]] = True
+    return out
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SMALL, _LARGE = _table(_LETTERS), _table(_LETTERS.upper())
+_ANY_CASE = _SMALL | _LARGE
+_IS_CONSONANT = bytes(chr(sign) in "bcdfghjklmnpqrstvwxz" for sign in range(256))
+_BLANK = _table("\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f ", folded.SPACE)
+_STOPS = _table(".!?")
+_AFTER_STOP = _BLANK | _table("\0")
+_ALNUM = _ANY_CASE | _table("0123456789", folded.WORD, folded.UPPER, folded.TITLE, folded.DIGIT)
+_PART = _ALNUM | _table("_")  # \w
+_STARTS_UPPER = _LARGE | _table("", folded.UPPER, folded.UPPER_SIGN)
+_ENDS_STOPPED = _STOPS | _table('")', folded.CLOSING)
+_DIGITS = _table("0123456789", folded.DIGIT)
+_BULLETS = _table("-*+", folded.BULLET)
+
 _LISTS = ("_CHAT", "_BARE", "_FIRST", "_SECOND", "_NEGATION", "_CONNECTIVE", "_HEDGE")
 _SHARES = ("chat_spelling", "bare_contractions", "first_person", "second_person", "negations", "connectives", "hedges")
+#: how refusals begin, eight characters of each; one has seven
+_REFUSING = np.array(
+    [int.from_bytes(w.encode(), "little") for w in (
+        "i'm sorr", "i am sor", "i cannot", "i'm not ", "i'm unab", "i am not", "i am una", "as an ai",
+    )], dtype=np.uint64,
+)  # fmt: skip
+_CANT, _AS_AN_AI, _I_SPACE, _I_PRIME = (np.uint64(int.from_bytes(w, "little")) for w in (b"i can't", b"as an ai", b"i ", b"i'"))
+_SEVEN = np.uint64((1 << 56) - 1)
+_REFUSED_WITHIN = 400
 
 
 @lru_cache(maxsize=1)
@@ -26,181 +84,198 @@ def _lexicon() -> Lexicon:
     return Lexicon([sorted(getattr(slow, name)) for name in _LISTS])
 
 
-@lru_cache(maxsize=1)
-def _refusal_words() -> dict[str, np.uint64]:
-    words = ("i", "am", "m", "can", "t", "cannot", "sorry", "not", "unable", "as", "an", "ai")
-    return {word: np.uint64(hash_word(word)) for word in words}
-
-
-def _refusing(run: np.ndarray) -> np.ndarray:
-    """Places among the hashes of runs at which a set phrase of refusal may begin: every one does, and few others."""
-    w = _refusal_words()
-    if len(run) < 3:
-        run = np.append(run, np.zeros(3, dtype=np.uint64))
-    i = np.flatnonzero(run[:-2] == w["i"])
-    second, third = run[i + 1], run[i + 2]
-    be = ((second == w["am"]) | (second == w["m"])) & ((third == w["sorry"]) | (third == w["not"]) | (third == w["unable"]))
-    found = i[be | (second == w["cannot"]) | ((second == w["can"]) & (third == w["t"]))]
-    late = np.array([len(run) - 2])  # "i cannot" may be the last two runs
-    found = np.append(found, late[(run[late] == w["i"]) & (run[late + 1] == w["cannot"])])
-    ai = np.flatnonzero(run[2:] == w["ai"])
-    return np.append(found, ai[(run[ai] == w["as"]) & (run[ai + 1] == w["an"])])
-
-
-def fast_facts(texts: Sequence[str], out: np.ndarray) -> list[int]:
-    """Fill `out` float32 [len(texts), len(SURFACE)]; returns the rows that only the slow path can do."""
-    whole = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    long = whole > slow.MAX_CHARACTERS
-    if long.any():
-        texts = [text[: slow.MAX_CHARACTERS] for text in texts]
-    scan = Scan(texts)
-    code, m = scan.code, len(texts)
-    counts = scan.counts()
-    characters = np.maximum(scan.length, 1).astype(np.float64)
-    column = {name: out[:, i] for i, name in enumerate(slow.SURFACE)}
+def fast_facts(scan: Scan, whole: np.ndarray) -> np.ndarray:
+    """float32 [m, len(SURFACE)]: the facts of the texts of a scan, of which each is the beginning of one of `whole` characters."""
+    code, small, n_texts = scan.code, scan.small, len(scan.stop)
+    place = np.flatnonzero(code[: scan.size] - np.uint8(97) >= 26)
+    kind = np.frombuffer(code[place].tobytes().translate(_CLASS), dtype=np.uint8)
+    in_text = steps(np.searchsorted(place, scan.stop, side="right"))
+    cell = np.repeat(np.arange(n_texts) * _CLASSES, in_text)
+    cell += kind
+    count = np.bincount(cell, minlength=n_texts * _CLASSES).reshape(n_texts, _CLASSES)
+    blank = place[(kind >= _NEWLINE) & (kind <= _FAR_GAP)]
+    gap = _Gaps(blank)
 
     # ---- words: runs of letters and digits, two of them joined by one apostrophe
-    small = code + np.uint8(32) * (code - np.uint8(65) < 26)
-    a_to_z = small - np.uint8(97) < 26
-    alnum = a_to_z | (code - np.uint8(48) < 10) | (code == WORD) | (code == UPPER)
-    begin, end = scan.runs(alnum)
-    prefix = scan.prefix()
-    joined = np.zeros(len(begin) + 1, dtype=bool)  # joined[i]: run i goes on after an apostrophe from run i - 1
-    if len(begin) > 1:
-        gap = code[end[:-1]]
-        joined[1:-1] = (begin[1:] - end[:-1] == 1) & ((gap == ord("'")) | (gap == APOSTROPHE))
-    first = _even_in_chain(joined[:-1])
-    tail = joined[1:] & first
-    word_begin, word_end = begin[first], np.where(tail, np.append(end[1:], 0), end)[first]
-    in_word = np.diff(np.searchsorted(word_begin, scan.stop), prepend=0)
-    owner = np.repeat(np.arange(m), in_word)
-    n = np.maximum(in_word, 1).astype(np.float64)
-    length = word_end - word_begin
-    hashes = scan.hashes(prefix, word_begin, word_end)
-    bits = _lexicon()(hashes)
-    listed = np.flatnonzero(bits)
-    for k, name in enumerate(_SHARES):
-        column[name][:] = np.bincount(owner[listed[(bits[listed] >> k) & 1 > 0]], minlength=m) / n
-    key = np.sort((owner.astype(np.uint64) << np.uint64(44)) | (hashes >> np.uint64(20)))
-    different = np.ones(len(key), dtype=bool)
-    different[1:] = key[1:] != key[:-1]
-    distinct = np.bincount((key[different] >> np.uint64(44)).astype(np.int64), minlength=m)
+    breaks = place[kind < _NUMBER]
+    inner = _inner(breaks, place[(kind == _PRIME) | (kind == _TURNED)], code)
+    if len(inner):
+        kept = np.ones(len(breaks), dtype=bool)
+        kept[inner] = False
+        inner, breaks = breaks[inner], breaks[kept]
+    length = steps(breaks + 1) - 1
+    filled = np.flatnonzero(length)
+    end, length = breaks[filled], length[filled]
+    begin = end - length
+    bounds = np.searchsorted(begin, scan.stop)
+    words = steps(bounds)
+    n = np.maximum(words, 1).astype(np.float64)
+    letters = np.append(0, np.cumsum(length))[bounds]
+    hashes = scan.hashes(begin, end)
+    listed, which = _lexicon()(hashes)
+    shares = scan.per_text(listed, bounds)
+    shares = np.bincount(np.repeat(np.arange(n_texts) * len(_lexicon().member), shares) + which, minlength=n_texts * len(_lexicon().member))
+    shares = shares.reshape(n_texts, -1) @ _lexicon().member
+    hashes >>= np.uint64(20)
+    hashes |= np.repeat(np.arange(n_texts, dtype=np.uint64) << np.uint64(44), words)
+    hashes.sort()
+    distinct = scan.per_text(np.flatnonzero(hashes[1:] != hashes[:-1]) + 1, bounds)
+    distinct[np.flatnonzero(words)[:1]] += 1  # the first word of all is not that of another text
 
     # ---- sentences and what stands around their ends
-    blank = (code == 32) | (code - np.uint8(9) < 5) | (code - np.uint8(28) < 4) | (code == SPACE)
-    marks = np.flatnonzero((code == 46) | (code == 44) | (code == 33) | (code == 63) | (code == 59))
-    ends = marks[_STOPS[code[marks]]]  # the last place holds a separator, so every mark has a neighbour
-    sentences = np.maximum(scan.per_text(ends[blank[ends + 1] | (code[ends + 1] == 0)]), 1).astype(np.float64)
-    space_begin, space_end = scan.runs(blank)
-    before = code[np.maximum(space_begin - 1, 0)] * (space_begin > 0)
-    lower_start = _STOPS[before] & _A_TO_Z[code[np.minimum(space_end, len(code) - 1)]]
-    middle = marks[(marks > 0) & _A_TO_Z[code[marks - 1]] & a_to_z[marks + 1]]
-    chain = np.zeros(len(middle), dtype=bool)
-    chain[1:] = np.diff(middle) == 2
-    no_space = middle[_even_in_chain(chain)]
+    is_mark = (kind >= _STOP) & (kind <= _SEMICOLON)
+    marks, mark = place[is_mark], kind[is_mark]
+    ends = marks[mark <= _QUESTION]
+    sentences = np.maximum(scan.per_text(ends[_AFTER_STOP[code[ends + 1]]]), 1).astype(np.float64)
+    stopped = np.flatnonzero(_STOPS[code[gap.begin - 1]] & (gap.begin > 0))
+    lower_start = stopped[_SMALL[code[gap.end[stopped]]]]
+    middle = marks[_SMALL[code[marks - 1]] & _ANY_CASE[code[marks + 1]] & (marks > 0)]
+    no_space = _apart(middle, 2)
 
-    # ---- runs of \w, which hold underscores too
-    wide_begin, wide_end = (begin, end) if not counts[:, ord("_")].any() else scan.runs(alnum | (code == ord("_")))
-    three = np.flatnonzero(wide_end - wide_begin >= 3)
-    wide_begin, wide_end = wide_begin[three], wide_end[three]
-    consonants = _all_of(_CONSONANT, small, wide_begin, wide_end)
-    capitals = _all_of(_CAPITAL, code, wide_begin, wide_end)
-    tripled = np.zeros(m, dtype=bool)
-    if len(code) > 2:
-        same = np.flatnonzero((small[1:-1] == small[:-2]) & (small[2:] == small[1:-1]) & a_to_z[1:-1]) + 1
-        tripled[scan.owner(same)] = True
+    # ---- characters that stand twice
+    twice = np.flatnonzero(small[1 : scan.size] == small[: scan.size - 1])
+    sign = small[twice]
+    thrice = np.flatnonzero(np.diff(twice) == 1)
+    pairs = {mark: _apart(twice[sign == ord(mark)]) for mark in " *"}
 
-    def flag(at: np.ndarray) -> np.ndarray:
-        mask = np.zeros(m, dtype=bool)
-        mask[scan.owner(at)] = True
-        return mask
+    # ---- what begins with "i": a word, or what follows an apostrophe
+    starts = np.concatenate([begin, inner + 1])
+    told = scan.eight()[starts]
+    two = told & np.uint64(0xFFFF)
+    lone = starts[two == _I_SPACE]
+    lone = np.sort(lone[(code[lone] == ord("i")) & (code[lone - 1] == 32) & (lone > 0)])
+    refusing = np.flatnonzero((two == _I_SPACE) | (two == _I_PRIME) | (told == _AS_AN_AI))
+    told, refusing = told[refusing], starts[refusing]
+    refusing = refusing[np.isin(told, _REFUSING) | (told & _SEVEN == _CANT)]
+    owner = np.searchsorted(scan.stop, refusing)
+    refusal = np.zeros(n_texts)
+    for row in np.unique(owner[refusing - scan.start[owner] < _REFUSED_WITHIN]).tolist():
+        refusal[row] = slow._REFUSAL.search(scan.lower(row)[:_REFUSED_WITHIN]) is not None
 
-    h = np.flatnonzero(small[:-3] == ord("h")) if len(small) > 3 else begin[:0]
-    http = h[(small[h + 1] == ord("t")) & (small[h + 2] == ord("t")) & (small[h + 3] == ord("p"))]
-    lone_i = np.flatnonzero((code[1:-1] == ord("i")) & (code[:-2] == 32) & (code[2:] == 32)) + 1 if len(code) > 2 else begin[:0]
+    # ---- where the text begins and ends, and lines
+    first, last = gap.stripped(scan, code)
+    has_text = first <= last
+    items, headings = _openings(scan, gap, place[kind == _NEWLINE], first)
 
-    # ---- rare things: the exact expression, on the texts that can hold them
-    double = flag(np.flatnonzero((code[:-1] == 32) & (code[1:] == 32)))
-    opens = np.concatenate([scan.start, space_end])  # a list item stands at the start or after white space with a line break
-    item = _ITEM_START[code[np.minimum(opens, len(code) - 1)]]
-    bullet = scan.points[np.minimum(opens, len(code) - 1)] == _BULLET
-    broken = before == 0
-    broken[np.searchsorted(space_begin, np.flatnonzero(code == 10), side="right") - 1] = True
-    breaks = np.concatenate([np.ones(m, dtype=bool), broken])
-    items = flag(opens[(item | bullet) & breaks & (opens < len(code))])
-    refusing = _refusing(scan.hashes(prefix, begin, end))
-    refusals = flag(begin[refusing])
-    empty = scan.length == 0
-    first_code, last_code = code[scan.start], code[np.maximum(scan.stop - 1, 0)]
-    wrapped = ~empty & (BLANK[first_code] | BLANK[last_code])
-
-    nonascii = counts[:, 128:].sum(axis=1)
-    upper, lower = counts[:, 65:91].sum(axis=1), counts[:, 97:123].sum(axis=1)
-    total = {mark: counts[:, ord(mark)] for mark in ",.!?:;\"'()[]{}-"}
-    commas, dots, bangs, questions = (total[mark] for mark in ",.!?")
-    colons = total[":"] + total[";"]
-    brackets = sum(total[mark] for mark in "()[]{}")
-    signs = counts[:, 33:48].sum(axis=1) + counts[:, 58:65].sum(axis=1) + counts[:, 91:97].sum(axis=1) + counts[:, 123:127].sum(axis=1)
-    other = signs - commas - dots - bangs - questions - colons - total['"'] - brackets - total["'"] - total["-"]
-    n_words = in_word * whole / characters
-    for name, value in {
+    total = {name: count[:, k] for name, k in {
+        "commas": _COMMA, "stops": _STOP, "straight": _STRAIGHT, "curly": _CURLY, "primes": _PRIME, "turned": _TURNED,
+    }.items()}  # fmt: skip
+    characters = np.maximum(scan.length, 1).astype(np.float64)
+    n_words = words * whole / characters
+    all_letters = scan.length + 1 - in_text + count[:, _CAPITAL] + count[:, _FAR].sum(axis=1)
+    found = {
         "log_characters": np.log1p(whole), "log_words": np.log1p(n_words), "sqrt_words": np.sqrt(n_words),
-        "log_sentences": np.log(sentences), "words_per_sentence": np.minimum(in_word / sentences, 100.0),
-        "word_length": np.minimum(np.bincount(owner, weights=length, minlength=m) / n, 30.0),
-        "long_words": np.bincount(owner[length > 6], minlength=m) / n, "type_token": distinct / n**0.75,
-        "upper_share": upper / np.maximum(upper + lower + nonascii, 1), "upper_words": scan.per_text(wide_begin[capitals]) / n,
-        "digits": counts[:, _DIGIT].sum(axis=1) / characters, "commas": commas / n, "stops": dots / n,
-        "exclamations": np.minimum(bangs, 5) / 5, "questions": np.minimum(questions, 5) / 5, "colons": colons / n,
-        "quotes": (total['"'] + counts[:, QUOTE]) / n, "brackets": brackets / n, "apostrophes": (total["'"] + counts[:, APOSTROPHE]) / n,
-        "hyphens": (total["-"] + counts[:, DASH]) / n, "other_symbols": np.maximum(other, 0) / characters,
-        "no_space_after_stop": scan.per_text(no_space) / sentences,
-        "starts_upper": _CAPITAL[first_code] | (first_code == UPPER) | (first_code == UPPER_SIGN),
-        "ends_stopped": _STOPS[last_code] | (last_code == ord('"')) | (scan.points[np.maximum(scan.stop - 1, 0)] == ord("”"))
-        | (last_code == ord(")")) | empty,
-        "lower_i": flag(lone_i), "lower_starts": scan.per_text(space_begin[lower_start]) / sentences,
-        "no_vowel_words": scan.per_text(wide_begin[consonants]) / n, "tripled_letters": tripled, "log_newlines": np.log1p(counts[:, 10]),
-        "links": flag(http), "has_text": scan.length > _blanks(counts),
-    }.items():  # fmt: skip
-        column[name][:] = value
-
-    def rare(name: str, rows: np.ndarray, exact) -> None:
-        column[name][:] = 0.0
-        for row in np.flatnonzero(rows).tolist():
-            column[name][row] = exact(texts[row])
-
-    rare("double_spaces", double, lambda text: text.count("  "))
-    column["double_spaces"][:] = column["double_spaces"] / n
-    rare("list_items", items, lambda text: len(slow._LIST_ITEM.findall(text)))
-    column["list_items"][:] = column["list_items"] / sentences
-    rare("headings", counts[:, ord("#")] > 0, lambda text: np.log1p(len(slow._HEADING.findall(text))))
-    rare("bold", counts[:, ord("*")] > 1, lambda text: np.log1p(text.count("**")))
-    rare("code", counts[:, ord("`")] > 2, lambda text: "```" in text)
-    rare("refusal", refusals, lambda text: slow._REFUSAL.search(text.lower()[:400]) is not None)
-    for row in np.flatnonzero(wrapped).tolist():
-        stripped = texts[row].strip()
-        column["starts_upper"][row] = stripped[:1].isupper()
-        column["ends_stopped"][row] = stripped[-1:] in ".!?\"”)"
-    return np.flatnonzero(scan.odd | long).tolist()
+        "log_sentences": np.log(sentences), "words_per_sentence": np.minimum(words / sentences, 100.0),
+        "word_length": np.minimum(steps(letters) / n, 30.0), "long_words": scan.per_text(np.flatnonzero(length > 6), bounds) / n,
+        "type_token": distinct / n**0.75, "upper_share": count[:, _CAPITAL] / np.maximum(all_letters, 1),
+        "upper_words": scan.per_text(_capitals(place[kind == _CAPITAL], code)) / n, "digits": count[:, _NUMBER] / characters,
+        "commas": total["commas"] / n, "stops": total["stops"] / n, "exclamations": np.minimum(count[:, _BANG], 5) / 5,
+        "questions": np.minimum(count[:, _QUESTION], 5) / 5, "colons": (count[:, _COLON] + count[:, _SEMICOLON]) / n,
+        "quotes": (total["straight"] + total["curly"]) / n, "brackets": count[:, _BRACKET] / n,
+        "apostrophes": (total["primes"] + total["turned"]) / n, "hyphens": (count[:, _HYPHEN] + count[:, _LONG_DASH]) / n,
+        "other_symbols": count[:, _SIGN] / characters, "double_spaces": scan.per_text(pairs[" "]) / n,
+        "no_space_after_stop": scan.per_text(no_space) / sentences, "starts_upper": has_text & _STARTS_UPPER[code[first]],
+        "ends_stopped": ~has_text | _ENDS_STOPPED[code[last]], "lower_i": scan.holding(lone),
+        "lower_starts": scan.per_text(gap.begin[lower_start]) / sentences, **dict(zip(_SHARES, (shares / n[:, None]).T, strict=True)),
+        "no_vowel_words": scan.per_text(_no_vowels(breaks, inner, small)) / n,
+        "tripled_letters": scan.holding(twice[thrice[_SMALL[sign[thrice]]]]), "log_newlines": np.log1p(count[:, _NEWLINE]),
+        "list_items": scan.per_text(items) / sentences, "headings": np.log1p(scan.per_text(headings)),
+        "bold": np.log1p(scan.per_text(pairs["*"])), "code": scan.holding(twice[thrice[sign[thrice] == ord("`")]]),
+        "links": scan.holding(_places(small, b"http")), "refusal": refusal, "has_text": has_text,
+    }  # fmt: skip
+    out = np.empty((len(slow.SURFACE), n_texts), dtype=np.float32)
+    for k, name in enumerate(slow.SURFACE):
+        out[k] = found[name]
+    return out.T
 
 
-def _even_in_chain(joined: np.ndarray) -> np.ndarray:
-    """bool: items at an even place of their chain; joined[i]: item i goes on from item i - 1. What a scan without overlap takes."""
-    index = np.arange(len(joined))
-    head = np.maximum.accumulate(np.where(joined, 0, index)) if len(joined) else index
-    return (index - head) % 2 == 0
+class _Gaps:
+    """Runs of white space, (begin, end) int64 each."""
+
+    def __init__(self, blank: np.ndarray) -> None:
+        torn = np.flatnonzero(np.diff(blank) > 1) if len(blank) else blank
+        self.begin = blank[np.concatenate([[0], torn + 1])] if len(blank) else blank
+        self.end = blank[np.concatenate([torn, [len(blank) - 1]])] + 1 if len(blank) else blank
+
+    def stripped(self, scan: Scan, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the first and the last character of each text that is not white space; the first beyond the last where none is."""
+        first, last = scan.start.copy(), scan.stop - 1
+        led = np.flatnonzero(_BLANK[code[first]])
+        first[led] = self.end[np.searchsorted(self.begin, first[led])]
+        led = np.flatnonzero(_BLANK[code[np.maximum(last, 0)]] & (scan.length > 0))
+        last[led] = self.begin[np.searchsorted(self.end, last[led] + 1)] - 1
+        return first, last
 
 
-def _all_of(table: np.ndarray, code: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Positions of the stretches (of three characters or more) all of whose characters are in the table: most fail at the first."""
-    maybe = np.flatnonzero(table[code[begin]])
-    for k in (1, 2):
-        maybe = maybe[table[code[begin[maybe] + k]]]
-    size = end[maybe] - begin[maybe]
-    at = np.repeat(begin[maybe] - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
-    inside = np.bincount(np.repeat(np.arange(len(maybe)), size), weights=table[code[at]], minlength=len(maybe))
-    return maybe[inside == size]
+def _apart(at: np.ndarray, step: int = 1) -> np.ndarray:
+    """Of places that overlap where they are `step` apart, those that a search without overlap finds: every other one of a chain."""
+    index = np.arange(len(at))
+    linked = np.zeros(len(at), dtype=bool)
+    linked[1:] = np.diff(at) == step
+    if not linked.any():
+        return at
+    head = np.maximum.accumulate(np.where(linked, 0, index))
+    return at[(index - head) % 2 == 0]
 
 
-def _blanks(counts: np.ndarray) -> np.ndarray:
-    """int64 [m]: characters of white space."""
-    return counts @ BLANK[:KINDS].astype(np.int64)
+def _inner(breaks: np.ndarray, primes: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Which of the breaks between runs are apostrophes inside a word: a run on either side, and no word has two."""
+    primes = primes[_ALNUM[code[primes - 1]] & _ALNUM[code[primes + 1]] & (primes > 0)]
+    return _apart(np.searchsorted(breaks, primes))
+
+
+def _capitals(capital: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Where three capitals or more stand between two borders of words."""
+    if len(capital) < 3:
+        return capital[:0]
+    torn = np.flatnonzero(np.diff(capital) > 1)
+    first, last = capital[np.concatenate([[0], torn + 1])], capital[np.concatenate([torn, [len(capital) - 1]])]
+    long = last - first > 1
+    first, last = first[long], last[long]
+    return first[~(_PART[code[first - 1]] & (first > 0)) & ~_PART[code[last + 1]]]
+
+
+def _no_vowels(breaks: np.ndarray, inner: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """Where runs of three characters or more, between borders of words, hold consonants alone."""
+    alone = np.frombuffer(small.tobytes().translate(_IS_CONSONANT), dtype=bool)
+    first = np.flatnonzero(alone[:-2] & alone[1:-1] & alone[2:])
+    first = first[~(_PART[small[first - 1]] & (first > 0))]
+    last = breaks[np.searchsorted(breaks, first)]
+    if len(inner):
+        near = np.searchsorted(inner, first)
+        last = np.minimum(last, np.where(near < len(inner), inner[np.minimum(near, len(inner) - 1)], last))
+    kept = small[last] != ord("_")
+    first, size = first[kept], (last - first)[kept]
+    at = np.repeat(first - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
+    inside = np.bincount(np.repeat(np.arange(len(first)), size), weights=alone[at], minlength=len(first))
+    return first[inside == size]
+
+
+def _openings(scan: Scan, gap: _Gaps, newline: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where list items and where headings open: what stands first after white space with a line break in it, or first in its text."""
+    code = scan.code
+    run = np.searchsorted(gap.begin, newline, side="right") - 1
+    latest = np.ones(len(run), dtype=bool)
+    latest[:-1] = run[1:] != run[:-1]
+    line, opens = newline[latest] + 1, gap.end[run[latest]]
+    beginning = ~np.isin(first, opens)
+    line = np.concatenate([line, scan.start[beginning]])
+    opens = np.concatenate([opens, first[beginning]])
+    after = opens.copy()
+    for _ in range(3):
+        after += _DIGITS[code[after]]
+    marked = _BULLETS[code[opens]] | ((after > opens) & ((code[after] == ord(".")) | (code[after] == ord(")"))))
+    item = marked & _BLANK[code[after + 1]]
+    heading = (code[opens] == ord("#")) & (opens - line <= 3)
+    opened, after = opens[heading], opens[heading]
+    for _ in range(6):
+        after = after + (code[after] == ord("#"))
+    return np.sort(opens[item]), np.sort(opened[_BLANK[code[after]]])
+
+
+def _places(code: np.ndarray, wanted: bytes) -> np.ndarray:
+    """Where some bytes stand."""
+    data, found, at = code.tobytes(), [], -1
+    while (at := data.find(wanted, at + 1)) >= 0:
+        found.append(at)
+    return np.array(found, dtype=np.int64)

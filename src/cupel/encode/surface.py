@@ -9,8 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from cupel.records.arrow import pc
+from cupel.records.minhash import chunks
 
 #: names of the columns of `surface`, in order
 SURFACE: tuple[str, ...] = (
@@ -24,6 +29,8 @@ SURFACE: tuple[str, ...] = (
 
 #: characters beyond which only the length is read: a 10 MB field must not stall an audit
 MAX_CHARACTERS = 20_000
+#: bytes of text read at a time: arrays of eight bytes for some of the characters then stay near the processor
+CHUNK = 1 << 19
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
@@ -54,8 +61,10 @@ _CONNECTIVE = _vocabulary(
 _HEDGE = _vocabulary("maybe perhaps might may could possibly probably likely seems seem think believe feel opinion")
 
 
-def surface(texts: Sequence[str]) -> np.ndarray:
+def surface(texts: Sequence[str] | pa.Array) -> np.ndarray:
     """Surface facts of texts, raw (not standardised): float32 [len(texts), len(SURFACE)]; counts are rates per word or per character.
+
+    texts: strings, or an Arrow array of them, which is read where it lies.
 
     >>> facts = surface(["It works, because I tried it twice.", ""])
     >>> facts.shape == (2, len(SURFACE))
@@ -64,16 +73,41 @@ def surface(texts: Sequence[str]) -> np.ndarray:
     True
     """
     from cupel.encode.facts import fast_facts
-    from cupel.encode.scan import chunks
+    from cupel.encode.scan import UNEVEN, Scan
 
     out = np.zeros((len(texts), len(SURFACE)), dtype=np.float32)
-    lengths = np.fromiter((min(len(text), MAX_CHARACTERS) for text in texts), dtype=np.int64, count=len(texts))
-    for start, stop in chunks(lengths):
-        part = texts[start:stop]
-        slow = fast_facts(part, out[start:stop])
-        for row in slow:
-            out[start + row] = facts_slow(part[row])
+    table, broken = _table(texts)
+    whole = _numbers(pc.utf8_length(table))
+    if whole.max(initial=0) > MAX_CHARACTERS:
+        table = pc.utf8_slice_codeunits(table, 0, MAX_CHARACTERS)
+    ascii_only = _numbers(pc.string_is_ascii(table))
+    for rows in (np.flatnonzero(ascii_only), np.flatnonzero(~ascii_only)):
+        part = table if len(rows) == len(table) else table.take(pa.array(rows))
+        if len(rows) and not ascii_only[rows[0]]:
+            uneven = pc.match_substring(part, UNEVEN)
+            broken.update({int(row): texts[int(row)] for row in rows[_numbers(uneven)]})
+            part = pc.if_else(uneven, "", part)
+        for start, stop in chunks(part, CHUNK):
+            at = rows[start:stop]
+            out[at] = fast_facts(Scan(part.slice(start, stop - start)), whole[at])
+    for row, text in broken.items():
+        out[row] = facts_slow(str(text))
     return out
+
+
+def _table(texts: Any) -> tuple[pa.Array, dict[int, Any]]:
+    """(the texts as large_string, those that no Arrow array can hold, by position: they have lone surrogates, and are empty there)."""
+    if isinstance(texts, pa.Array):
+        return texts.cast(pa.large_string()), {}
+    try:
+        return pa.array(texts, pa.large_string()), {}
+    except UnicodeEncodeError:
+        broken = {i: text for i, text in enumerate(texts) if any("\ud800" <= sign <= "\udfff" for sign in text)}
+        return pa.array(["" if i in broken else text for i, text in enumerate(texts)], pa.large_string()), broken
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=False)
 
 
 def facts_slow(text: str) -> list[float]:

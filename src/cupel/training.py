@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ def need_train_extra() -> None:
 def train_policy_file(
     file: str, kind: str, changes: Mapping[str, Any], *, dry_run: bool = False, force: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Train a policy (kind "policy") or imitate preferred responses ("sft"); returns its metrics and the sentences to say.
+    """Train a policy (kind "policy") or imitate preferred responses ("sft"); returns its metrics, verdict and the sentences to say.
 
+    A finished run ends with OUT/report.html and OUT/report.json, which say which regime it is in.
     With `dry_run` data, template and truncation are checked, and memory and time estimated, without loading weights or writing.
     """
     need_train_extra()
@@ -44,7 +46,14 @@ def train_policy_file(
     from cupel.learners.policy.learner import train_policy
 
     found = train_policy(options, force=force, progress=progress)
-    return {**found.metrics, "path": str(found.out), "words": list(found.words)}
+    summary = {**found.metrics, "path": str(found.out), "words": list(found.words)}
+    if int(os.environ.get("RANK", "0")):  # the first process of a launcher writes
+        return summary
+    from cupel.report.training import save_training_report
+
+    verdict = save_training_report(found.out)["verdict"]
+    said = f"{verdict['title']}: {verdict['sentence']} {verdict['remedy']} See {found.out / 'report.html'}."
+    return {**summary, "verdict": verdict, "words": [*found.words, said]}
 
 
 def look_ahead(options: Any, progress: Progress | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -79,9 +80,12 @@ def test_several_may_hold_and_the_order_is_fixed() -> None:
 def test_too_little_is_said_to_be_too_little(changes: dict[str, Any], code: str) -> None:
     found = by_code(run(**changes))
     assert found[code].holds is None
-    if code in ("nothing_learned", "over_optimised"):
+    if code == "nothing_learned":
         assert found["healthy"].holds is None
         assert verdict(judge(run(**changes))).code == "cannot_tell"
+    if code == "over_optimised":
+        assert "Whether it went on for too long cannot be told" in found["healthy"].sentence
+        assert "`evaluate_every`" in found["healthy"].remedy
 
 
 def test_one_evaluation_cannot_turn_but_two_after_the_best_can() -> None:
@@ -217,3 +221,53 @@ def test_objectives_that_are_recommended_exist() -> None:
     from cupel.noise.names import parse
 
     assert parse("em:flip=0.25,schedule=fixed").name
+
+
+def test_a_finished_run_ends_with_its_report(tiny: Path, votes_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real learner: both files, the same verdict in the summary, the same bytes again; none on dry runs and other processes."""
+    from cupel.training import train_policy_file
+
+    changes = {
+        "model": str(tiny), "learning_rate": 3e-3, "batch_size": 8, "batch_tokens": 256, "max_length": 64, "warmup": 0.0, "heldout": 0.45,
+        "device": "cpu", "epochs": 2, "evaluate_every": 5, "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    dry = train_policy_file(str(votes_file), "policy", changes, dry_run=True)
+    assert "verdict" not in dry
+    assert not (tmp_path / "out").exists()
+    found = train_policy_file(str(votes_file), "policy", changes)
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    made = (tmp_path / "out" / "report.html").read_bytes()
+    assert report["verdict"] == found["verdict"]
+    assert report["verdict"]["code"] == "healthy", report["verdict"]
+    assert found["words"][-1].startswith("Healthy: The margin grows")
+    assert report["options"]["learning_rate"] == 3e-3
+    assert [one["code"] for one in report["regimes"]] == [one.code for one in judge(run())]
+    assert report["evaluations"] == found["evaluations"]
+    assert report["records"]["trained"] == report["run"]["n_comparisons"]
+    (tmp_path / "out" / "report.html").unlink()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    from cupel.learners.policy import learner
+
+    again = learner.Trained(tmp_path / "out", 1, {}, ())
+    monkeypatch.setattr(learner, "train_policy", lambda *args, **more: again)
+    train_policy_file(str(votes_file), "policy", changes)
+    assert not (tmp_path / "out" / "report.html").exists()
+    monkeypatch.setenv("RANK", "0")
+    train_policy_file(str(votes_file), "policy", changes)
+    assert (tmp_path / "out" / "report.html").read_bytes() == made
+
+
+def test_an_sft_run_has_a_report_too(tiny: Path, votes_file: Path, tmp_path: Path) -> None:
+    from cupel.training import train_policy_file
+
+    changes = {
+        "model": str(tiny), "learning_rate": 3e-3, "batch_size": 8, "max_length": 64, "warmup": 0.0, "heldout": 0.45, "device": "cpu",
+        "out": str(tmp_path / "out"), "epochs": 2,
+    }  # fmt: skip
+    found = train_policy_file(str(votes_file), "sft", changes)
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert report["verdict"] == found["verdict"]
+    assert {one["code"]: one["status"] for one in report["regimes"]}["displaced"] == "cannot be told"
+    assert set(report["training"]["margin"]) == {None}
+    assert b"The run had no reference" in (tmp_path / "out" / "report.html").read_bytes()

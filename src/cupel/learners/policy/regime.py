@@ -265,7 +265,10 @@ def skipped(run: RunLog) -> Regime:
 
 
 def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
-    """Whether the margin grows, the preferred likelihood does not fall, held-out ranking beats chance, and nothing else holds."""
+    """Whether the margin grows, the preferred likelihood does not fall, held-out ranking beats chance, and nothing else holds.
+
+    Without enough evaluations to see a curve turn it may hold, and says so.
+    """
     regime = _maker("healthy", "Healthy", "good")
     by_code = {other.code: other for other in others}
     holding = [other.title.lower() for other in others if other.holds]
@@ -274,7 +277,7 @@ def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
     quantity, sign = ("margin", 1.0) if run.pairs else ("loss", -1.0)
     grown = growth(run.step(quantity))
     numbers = {"growth_in_errors": grown}
-    needed = ("nothing_learned", "over_optimised", *(("displaced",) if run.pairs else ()))
+    needed = ("nothing_learned", *(("displaced",) if run.pairs else ()))
     unknown = [by_code[code] for code in needed if by_code[code].holds is None]
     if grown is None:
         return regime(None, f"{len(run.steps):,} steps are too few to tell whether the {quantity} moves.", numbers=numbers)
@@ -286,7 +289,11 @@ def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
         said = "The margin grows, the preferred likelihood does not fall, and held-out comparisons are ranked better than chance."
     else:
         said = "The training loss falls, and held-out comparisons are ranked better than chance."
-    return regime(True, said, "Nothing needs to be changed. Read what the model writes before you keep it.", numbers)
+    kept = "Nothing needs to be changed. Read what the model writes before you keep it."
+    if by_code["over_optimised"].holds is None:
+        said += f" Whether it went on for too long cannot be told: {by_code['over_optimised'].sentence}"
+        kept += " Evaluate more often (`evaluate_every`) to see curves turn."
+    return regime(True, said, kept, numbers)
 
 
 RULES: tuple[Callable[[RunLog], Regime], ...] = (
@@ -337,7 +344,7 @@ def _maker(code: str, title: str, level: Level) -> Callable[..., Regime]:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{round(100 * value, 1) + 0.0:.1f} %"
 
 
 def _nats(value: float) -> str:

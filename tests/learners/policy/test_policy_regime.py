@@ -14,7 +14,7 @@ import pytest
 
 from cupel.learners.policy import regime as r
 from cupel.learners.policy.regime import judge, verdict
-from cupel.learners.policy.runlog import Movement, RunLog, growth, length_correlation, length_share, movement, turn
+from cupel.learners.policy.runlog import Movement, RunLog, growth, length_correlation, length_share, margin_growth, movement, turn
 from cupel.objectives.names import available
 
 _spec = importlib.util.spec_from_file_location("training_sample", Path(__file__).parents[2] / "report" / "training_sample.py")
@@ -86,6 +86,25 @@ def test_too_little_is_said_to_be_too_little(changes: dict[str, Any], code: str)
     if code == "over_optimised":
         assert "Whether it went on for too long cannot be told" in found["healthy"].sentence
         assert "`evaluate_every`" in found["healthy"].remedy
+
+
+def test_what_was_learned_and_lost_is_over_optimised_before_it_is_nothing() -> None:
+    lost = run(accuracy=(0.78, 0.7, 0.65, 0.6, 0.52), loss=(0.5, 0.52, 0.6, 0.7, 0.8))
+    assert [found.code for found in judge(lost) if found.holds] == ["over_optimised", "nothing_learned"]
+    assert "although it was at step 20" in by_code(lost)["nothing_learned"].sentence
+    assert "learning_rate (ten" not in by_code(lost)["nothing_learned"].remedy
+    never = run(accuracy=(0.52, 0.5, 0.5, 0.5, 0.5), loss=(0.69, 0.7, 0.75, 0.8, 0.9))
+    assert [found.code for found in judge(never) if found.holds] == ["nothing_learned"]
+
+
+def test_a_margin_that_grows_at_once_and_stays_has_grown() -> None:
+    rng = np.random.default_rng(4)
+    lines = [{"margin": 1.0 + rng.normal(0, 0.5), "moved_first": 5 + rng.normal(), "moved_second": -5 + rng.normal()} for _ in range(60)]
+    assert (margin_growth(RunLog(lines, ())) or 0) > 10
+    assert abs(margin_growth(RunLog(lines, (), options={"reference": "ema:0.9"})) or 0) < 4  # no start to compare with
+    assert margin_growth(RunLog(lines[:5], ())) is None
+    flat = [{"margin": 0.0, "moved_first": rng.normal(), "moved_second": rng.normal()} for _ in range(60)]
+    assert abs(margin_growth(RunLog(flat, ())) or 0) < 4
 
 
 def test_one_evaluation_cannot_turn_but_two_after_the_best_can() -> None:

@@ -107,7 +107,14 @@ def nothing_learned(run: RunLog) -> Regime:
         return regime(False, f"{said}, better than chance.", numbers=numbers)
     if high - low > 2 * WIDE:
         return regime(None, f"{said}: too few to tell learning from chance.", numbers=numbers)
-    grown = growth(run.step("margin"))
+    lows = run.of_set(name, "accuracy_low")
+    if np.nanmax(lows) > 0.5:
+        step = [line["step"] for line in run.evaluations if name in line["evaluation"]][int(np.nanargmax(lows))]
+        return regime(
+            True, f"{said}, no better than chance at the end, although it was at step {step:,}.",
+            f"Keep the best model and stop early (`best: {name}/accuracy`, `patience: 3`), or lower learning_rate.", numbers,
+        )  # fmt: skip
+    grown = log.margin_growth(run)
     if grown is not None and grown > ERRORS:
         return regime(
             True, f"{said}, no better than chance, while margins of the trained ones grow: what is learned does not carry over.",
@@ -274,8 +281,9 @@ def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
     holding = [other.title.lower() for other in others if other.holds]
     if holding:
         return regime(False, f"Something else holds: {', '.join(holding)}.")
-    quantity, sign = ("margin", 1.0) if run.pairs else ("loss", -1.0)
-    grown = growth(run.step(quantity))
+    quantity = "margin" if run.pairs else "loss"
+    fall = growth(run.step("loss"))
+    grown = log.margin_growth(run) if run.pairs else None if fall is None else -fall
     numbers = {"growth_in_errors": grown}
     needed = ("nothing_learned", *(("displaced",) if run.pairs else ()))
     unknown = [by_code[code] for code in needed if by_code[code].holds is None]
@@ -283,7 +291,7 @@ def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
         return regime(None, f"{len(run.steps):,} steps are too few to tell whether the {quantity} moves.", numbers=numbers)
     if unknown:
         return regime(None, unknown[0].sentence, numbers=numbers)
-    if sign * grown <= ERRORS:
+    if grown <= ERRORS:
         return regime(False, f"The training {quantity} does not move by more than its batches differ.", numbers=numbers)
     if run.pairs:
         said = "The margin grows, the preferred likelihood does not fall, and held-out comparisons are ranked better than chance."
@@ -297,7 +305,7 @@ def healthy(run: RunLog, others: Sequence[Regime]) -> Regime:
 
 
 RULES: tuple[Callable[[RunLog], Regime], ...] = (
-    nothing_learned, over_optimised, unstable, memorised, displaced, length_drift, saturated, skipped,
+    over_optimised, unstable, nothing_learned, memorised, displaced, length_drift, saturated, skipped,
 )  # fmt: skip
 
 

@@ -55,6 +55,11 @@ class RunLog:
         """Whether both sides were trained on; SFT and single responses have one."""
         return self.options.get("kind") != "sft" and not self.options.get("unpaired")
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the reference is the policy as it started, all along."""
+        return str(self.options.get("reference") or "start") in ("start", "live")
+
 
 class Movement(NamedTuple):
     """Mean change of log-probability of the preferred and the rejected response, their tokens, and where it was seen."""
@@ -76,19 +81,18 @@ def movement(run: RunLog) -> Movement | None:
     """
     if not run.pairs:
         return None
-    fixed = str(run.options.get("reference") or "start") in ("start", "live")
     for name in run.sets[:1]:
         tokens = [float(run.of_set(name, f"tokens_{side}")[-1]) for side in ("first", "second")]
         if not np.isfinite(tokens).all():
             continue
         moved = [float(run.of_set(name, f"moved_{side}")[-1]) for side in ("first", "second")]
-        if fixed and np.isfinite(moved).all():
+        if run.fixed and np.isfinite(moved).all():
             return Movement(moved[0], moved[1], tokens[0], tokens[1], f"on {name}, since the start")
         logp = [run.of_set(name, f"logp_{side}") for side in ("first", "second")]
         if len(logp[0]) > 1 and all(np.isfinite(values[[0, -1]]).all() for values in logp):
             change = [float(values[-1] - values[0]) for values in logp]
             return Movement(change[0], change[1], tokens[0], tokens[1], f"on {name}, since the first evaluation")
-    if fixed and len(run.steps) >= FEW_STEPS:
+    if run.fixed and len(run.steps) >= FEW_STEPS:
         k = tail(len(run.steps))
         values = [run.step(f"{kind}_{side}")[-k:] for kind in ("moved", "tokens") for side in ("first", "second")]
         if all(np.isfinite(v).any() for v in values):
@@ -140,9 +144,12 @@ class Turn(NamedTuple):
 
 
 def turn(run: RunLog, name: str) -> Turn | None:
-    """Where accuracy fell below the interval of its best evaluation, or loss gave back a quarter of its gain."""
+    """Where accuracy fell below the interval of its best evaluation, or loss gave back a quarter of its gain; None where no evaluation was
+    better than chance, for then there was nothing to lose."""  # fmt: skip
     steps = [int(line["step"]) for line in run.evaluations if name in line["evaluation"]]
     accuracy, low, loss = (run.of_set(name, key) for key in ("accuracy", "accuracy_low", "loss"))
+    if not (low > 0.5).any():
+        return None
     if np.isfinite(accuracy).all():
         best = int(np.argmax(accuracy))
         if accuracy[-1] < low[best]:
@@ -174,6 +181,21 @@ def growth(values: np.ndarray) -> float | None:
     error = float(np.sqrt((begin.var(ddof=1) + end.var(ddof=1)) / k))
     difference = float(end.mean() - begin.mean())
     return difference / error if error > 0 else 0.0 if difference == 0 else float(np.copysign(1e6, difference))
+
+
+def margin_growth(run: RunLog) -> float | None:
+    """How far the gap between both sides opened in training, in standard errors; None with too few steps.
+
+    From a fixed reference it starts at 0, so its mean over the last steps is compared with that: a margin that grows within a few steps and
+    stays has grown too. Without one, the last margins are compared with the first.
+    """
+    gap = run.step("moved_first") - run.step("moved_second")
+    gap = gap[np.isfinite(gap)]
+    if run.fixed and len(gap) >= FEW_STEPS:
+        end = gap[-tail(len(gap)) :]
+        error = float(end.std(ddof=1)) / float(np.sqrt(len(end)))
+        return float(end.mean()) / error if error > 0 else float(np.sign(end.mean())) * 1e6
+    return growth(run.step("margin"))
 
 
 def tail(n: int) -> int:

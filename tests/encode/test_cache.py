@@ -5,8 +5,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from cupel.encode.base import Texts
 from cupel.encode.cache import cache_bytes, default_cache_dir, encode_cached
 from cupel.errors import EncoderError
 
@@ -180,3 +182,21 @@ def test_bad_text_and_no_text(tmp_path, counting):
         encode_cached(counting, ["a", "\udc00"], tmp_path)
     assert encode_cached(counting, [], tmp_path).shape == (0, 26)
     assert np.array_equal(encode_cached(counting, [""], tmp_path), counting.encode([""]))
+
+
+def test_arrow_texts_are_looked_up_as_their_strings(counting, tmp_path):
+    texts = ["né 中文 a", "", "b", "né 中文 a", "😀 cc"]
+    fresh = encode_cached(counting, texts, tmp_path)
+    assert len(counting.seen) == 4
+    for array in (pa.array(["x", *texts], pa.large_string()).slice(1), pa.array(texts)):
+        assert encode_cached(counting, Texts(array), tmp_path).tobytes() == fresh.tobytes()
+    assert len(counting.seen) == 4
+    rendered = encode_cached(counting, Texts(pa.array(["b", "né"]), lambda text: text + " zz"), tmp_path)
+    assert rendered.tobytes() == encode_cached(counting, ["b zz", "né zz"], tmp_path).tobytes()
+
+
+def test_texts_in_another_order_find_their_own_vectors(counting, tmp_path):
+    texts = ["abcdefghijklmnopqrstuvwxyz"[: i % 26] * (1 + i // 26) for i in range(1, 41)]
+    fresh = encode_cached(counting, texts, tmp_path)
+    chosen = [7, 8, 9, 3, 20, 21, 2, 39, 0]
+    assert encode_cached(counting, [texts[i] for i in chosen], tmp_path).tobytes() == fresh[chosen].tobytes()

@@ -23,6 +23,8 @@ CLIP = 4.0
 EMBEDDING_SCALE = 0.35
 #: sides handled at a time
 CHUNK = 1 << 15
+#: rows of features put together at a time
+_TAKEN = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Sides:
         """float32 [len(rows), d]."""
         k = self.vectors.shape[1]
         out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
-        block = out[:, :k]
-        block[:] = self.vectors[self.response[rows]]
-        block -= self.centre
-        block *= np.float32(self.factor)
-        out[:, k:-1] = self.facts[self.fact[rows]]
-        out[:, -1:] = self.closeness[rows]
+        for start in range(0, len(rows), _TAKEN):  # a few megabytes at a time, which stay near the processor
+            part, some = out[start : start + _TAKEN], rows[start : start + _TAKEN]
+            block = self.vectors[self.response[some]]
+            block -= self.centre
+            np.multiply(block, np.float32(self.factor), out=part[:, :k])
+            part[:, k:-1] = self.facts[self.fact[some]]
+            part[:, -1:] = self.closeness[some]
         return out
 
     def scores(self, theta: np.ndarray) -> np.ndarray:
@@ -169,10 +172,11 @@ def side_features(
     lengths = np.sqrt(np.einsum("nk,nk->n", asked, asked))
     closeness = np.empty((n_nodes, 1), dtype=np.float32)
     total, square = np.zeros(vectors.shape[1]), 0.0
-    for start in range(0, n_nodes, CHUNK):
-        part = _at(vectors, response[start : start + CHUNK])
+    for start in range(0, n_nodes, _TAKEN):
+        rows = slice(start, start + _TAKEN)
+        part = _at(vectors, response[rows])
         own = np.einsum("nk,nk->n", part, part)
-        closeness[start : start + CHUNK, 0] = _cosine(part, own, asked, lengths, prompt[start : start + CHUNK])
+        closeness[rows, 0] = _cosine(part, own, asked, lengths, prompt[rows])
         total += part.sum(axis=0, dtype=np.float64)
         square += float(own.sum(dtype=np.float64))
     mean = total / max(n_nodes, 1)

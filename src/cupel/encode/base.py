@@ -74,6 +74,13 @@ class Texts(Sequence[str]):
         text = self._array[index].as_py()
         return text if self._then is None else self._then(text)
 
+    def bytes(self, index: slice) -> list[bytes]:
+        """Some of the texts as UTF-8: those that nothing is applied to are taken as they lie."""
+        if self._then is not None:
+            return text_bytes(self[index])
+        part = self._array[index]
+        return part.cast(f"{'large_' if str(part.type).startswith('large') else ''}binary").to_pylist()
+
 
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the named files of a folder, hexadecimal, by name.

@@ -14,12 +14,12 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cupel.encode.base import Encoder, Progress, text_bytes
+from cupel.encode.base import Encoder, Progress, Texts, text_bytes
 from cupel.errors import EncoderError
 
 _KEY = 32  # bytes of a SHA-256
@@ -108,14 +108,16 @@ def _keys(texts: Sequence[str]) -> np.ndarray:
     """uint8 [n, 32]: SHA-256 of each text."""
     out = np.empty((len(texts), _KEY), dtype=np.uint8)
     for start in range(0, len(texts), _PART):
-        part = texts[start : start + _PART]
-        try:
-            data = text_bytes(part)
-        except EncoderError:
-            text_bytes(list(texts))  # says how many of all of them, and which is the first
-            raise
+        if isinstance(texts, Texts):
+            data = texts.bytes(slice(start, start + _PART))
+        else:
+            try:
+                data = text_bytes(texts[start : start + _PART])
+            except EncoderError:
+                text_bytes(list(texts))  # says how many of all of them, and which is the first
+                raise
         digests = b"".join([hashlib.sha256(text).digest() for text in data])
-        out[start : start + len(part)] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _KEY)
+        out[start : start + len(data)] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _KEY)
     return out
 
 
@@ -175,18 +177,17 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
 def _take(shard: Path, wanted: _Wanted, out: np.ndarray, log: Callable[[str], None]) -> None:
     """Fill the rows of `out` that this shard knows, after its checksum; rows found are missing no more."""
     from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import load
 
     try:
         with safe_open(shard, framework="numpy") as file:  # reads the keys alone: most shards hold nothing that is wanted
             keys = np.asarray(file.get_tensor("keys"), dtype=np.uint8).reshape(-1, _KEY)
-        at, rows = wanted.find(keys)
-        if not len(rows):
-            return
-        data = shard.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:_NAME] != shard.stem:
-            raise ValueError("its checksum does not match its name")
-        vectors = load(data)["vectors"]
+            at, rows = wanted.find(keys)
+            if not len(rows):
+                return
+            with shard.open("rb") as data:
+                if hashlib.file_digest(data, "sha256").hexdigest()[:_NAME] != shard.stem:
+                    raise ValueError("its checksum does not match its name")
+            vectors = file.get_tensor("vectors")
         if vectors.shape != (len(keys), out.shape[1]):
             raise ValueError(f"it holds vectors of shape {vectors.shape}")
     except FileNotFoundError:
@@ -194,8 +195,15 @@ def _take(shard: Path, wanted: _Wanted, out: np.ndarray, log: Callable[[str], No
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         _set_aside(shard, error, log)
         return
-    out[rows] = vectors[at]
+    for a, b in _stretches(at, rows):  # most often one: shards hold texts in the order in which they first came
+        out[rows[a] : rows[b - 1] + 1] = vectors[at[a] : at[b - 1] + 1]
     wanted.missing[rows] = False
+
+
+def _stretches(at: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the stretches within which both go up by one."""
+    ends = [*(np.flatnonzero((np.diff(at) != 1) | (np.diff(rows) != 1)) + 1).tolist(), len(at)]
+    return zip([0, *ends], ends, strict=False)
 
 
 def _set_aside(shard: Path, error: Exception, log: Callable[[str], None]) -> None:

@@ -88,6 +88,13 @@ def test_too_little_is_said_to_be_too_little(changes: dict[str, Any], code: str)
         assert "`evaluate_every`" in found["healthy"].remedy
 
 
+def test_a_run_that_neither_fails_nor_grows_cannot_be_told_and_says_why() -> None:
+    still = run(first=0.0, second=0.0)
+    found = verdict(judge(still))
+    assert found.code == "cannot_tell"
+    assert found.sentence == "The training margin does not move by more than its batches differ."
+
+
 def test_what_was_learned_and_lost_is_over_optimised_before_it_is_nothing() -> None:
     lost = run(accuracy=(0.78, 0.7, 0.65, 0.6, 0.52), loss=(0.5, 0.52, 0.6, 0.7, 0.8))
     assert [found.code for found in judge(lost) if found.holds] == ["over_optimised", "nothing_learned"]

@@ -68,7 +68,7 @@ def judge(run: RunLog) -> tuple[Regime, ...]:
 
 
 def verdict(found: Sequence[Regime]) -> Regime:
-    """The first judgement that holds; where none does, that it cannot be told, and why.
+    """The first judgement that holds; where none does, that it cannot be told, and why: what keeps the run from being called healthy.
 
     >>> verdict(judge(RunLog((), ()))).code
     'cannot_tell'
@@ -76,10 +76,8 @@ def verdict(found: Sequence[Regime]) -> Regime:
     for regime in found:
         if regime.holds:
             return regime
-    open_ = [regime for regime in found if regime.holds is None and regime.code != "healthy"]
-    why = open_[0].sentence if open_ else found[-1].sentence
     return Regime(
-        "cannot_tell", "Cannot tell", True, "open", why,
+        "cannot_tell", "Cannot tell", True, "open", found[-1].sentence,  # why it is not said to be healthy
         "Hold out more comparisons (heldout, evaluate), evaluate more often (evaluate_every), and train for more steps.",
     )  # fmt: skip
 
@@ -318,7 +316,8 @@ def _turned_with(run: RunLog, regime: Callable[..., Regime], *, improving: bool)
         n = float(run.of_set(name, "n_decided")[-1])
         count = len(run.of_set(name, "loss"))
         if count < FEW_EVALUATIONS or n < FEW_COMPARISONS:
-            short = short or f"{count} evaluations of {n:,.0f} comparisons of {name} are too few to see a curve turn."
+            many = f"{count} evaluation{'s' if count != 1 else ''} of {n:,.0f} comparisons of {name}"
+            short = short or f"{many}: too few to see a curve turn."
             continue
         told += 1
         found = log.turn(run, name)

@@ -36,7 +36,6 @@ from cupel.learners.policy.ranks import Ranks, place_into, whole
 from cupel.learners.policy.step import Stepper, StepResult, check_run
 from cupel.learners.policy.template import Template
 from cupel.learners.policy.tokens import OUTCOMES, Rows, Tokens, tokenise
-from cupel.noise.rate import NotIdentifiableError, memorisation
 from cupel.noise.state import load_state, save_state, state_digest
 from cupel.records.files import lock, to_json, write_json, write_parquet
 
@@ -152,6 +151,8 @@ def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] |
     return None if progress is None else lambda done, total: progress(name, done, total)
 
 
+#: evaluations of a run that names no number of steps between them
+EVALUATIONS = 5
 #: options that say where and how fast a run goes, not what comes of it
 _ELSEWHERE = ("out", "keep", "cache", "trackers", "device", "processes", "nonfinite")
 
@@ -345,7 +346,7 @@ class _Run:
             if self.progress:
                 self.progress("train", step, self.total)
             last = step == self.total
-            if last or self._due(step, o.evaluate_every):
+            if last or self._due(step, o.evaluate_every or max(1, -(-self.total // EVALUATIONS))):
                 self._evaluate(step)
             if last or self.ended or self._due(step, o.save_every) or self.best["step"] == step:
                 self._performance(step, started, tokens)
@@ -424,12 +425,16 @@ class _Run:
     def _log_step(self, step: int, epoch: int, result: StepResult, norm: float) -> None:
         n, s = max(result.n, 1), result.sums
         line: dict[str, Any] = {
-            "step": step, "epoch": epoch, "n": result.n, "loss": result.loss, "margin": s["margin"] / n, "accuracy": s["right"] / n,
-            "p": s["p"] / n, "w": s["w"] / n, "gradient": norm, "learning_rate": self.schedule(step - 1), "saturated": int(s["saturated"]),
+            "step": step, "epoch": epoch, "n": result.n, "loss": result.loss, "p": s["p"] / n, "w": s["w"] / n, "gradient": norm,
+            "learning_rate": self.schedule(step - 1), "saturated": int(s["saturated"]),
         }  # fmt: skip
+        if s["n_pairs"]:
+            line |= {"margin": s["margin"] / s["n_pairs"], "accuracy": s["right"] / s["n_pairs"]}
         for side in ("first", "second"):
             if s[f"n_{side}"]:
-                line |= {f"{kind}_{side}": s[f"{kind}_{side}"] / s[f"n_{side}"] for kind in ("logp", "moved", "tokens")}
+                line |= {f"{kind}_{side}": s[f"{kind}_{side}"] / s[f"n_{side}"] for kind in ("logp", "tokens")}
+            if s[f"n_moved_{side}"]:
+                line[f"moved_{side}"] = s[f"moved_{side}"] / s[f"n_moved_{side}"]
         self._log(line)
         if self.trackers:
             self.ranks.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=step)
@@ -507,7 +512,9 @@ class _Run:
         evidence = self.seen["evidence"].double().numpy()
         there = np.isfinite(evidence)
         inside = {"rate": None, "why": "too few comparisons", "basis": "in-sample"}
-        if there.sum() > 1:
+        if self.o.kind == "sft":
+            inside["why"] = "imitation has no margins between labels"
+        elif there.sum() > 1:
             inside = {**flip_rate(evidence[there]), "basis": "in-sample"}
         outcomes = {name: sum(rows.counts()[name] for rows in data.rows) for name in OUTCOMES}
         last = self.evaluations[-1]["evaluation"] if self.evaluations else {}
@@ -608,11 +615,3 @@ def _words(metrics: Mapping[str, Any], out: Path) -> list[str]:
     if metrics["ended"]:
         words.append(f"Ended early: {metrics['ended']}.")
     return [*words, f"Written: {out / 'model'}, metrics.json, records.parquet, log.jsonl."]
-
-
-def memorised(inside: np.ndarray, outside: np.ndarray) -> str | None:
-    """A warning where trained labels read a much lower flip rate than held-out ones; None where they agree or nothing can be said."""
-    try:
-        return memorisation(inside, outside).warning
-    except NotIdentifiableError:
-        return None

@@ -59,7 +59,8 @@ class PolicyOptions:
     template         file of a chat template in place of the tokenizer's; template_arguments go to it; accept names of faults let through
     lora             rank of a low-rank adapter (0: all weights are trained); quantise  none, 4bit, 8bit (QLoRA, needs bitsandbytes)
     precision        autocast;  dtype  of the weights;  checkpointing  activations computed again in backward
-    evaluate_every, save_every   in optimiser steps (None: at the end of each epoch); keep  checkpoints kept besides the best
+    evaluate_every, save_every   in optimiser steps (None: five times in a run, and at the end of each epoch); keep  checkpoints kept
+                     besides the best
     best             what the best checkpoint is chosen by: NAME/accuracy or NAME/loss of an evaluation set; patience  evaluations without
                      improvement before training ends (0: never)
     nonfinite        consecutive steps with a loss or gradient that is not finite before training stops; each is skipped and named

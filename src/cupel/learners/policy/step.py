@@ -247,9 +247,13 @@ class Stepper:
 
     def _sums(self, sides: Sequence[tuple[Side, Side]], context: Context, margin: Tensor, used: Target) -> dict[str, float]:
         """Sums over the comparisons of a micro-batch that logs and reports are made of."""
-        out = {"margin": float(margin.double().sum()), "right": float((margin > 0).sum())}
-        out |= {"p": float(used.p.sum()), "w": float(used.w.sum())}
+        out = {"p": float(used.p.sum()), "w": float(used.w.sum())}
+        at = 0
         for first, second in sides:
+            if len(second):  # of a response alone there is no ranking
+                mine = margin[at : at + len(first)]
+                _add(out, {"margin": float(mine.double().sum()), "right": float((mine > 0).sum()), "n_pairs": float(len(first))})
+            at += len(first)
             for name, side in (("first", first), ("second", second)):
                 if not len(side):
                     continue
@@ -257,7 +261,7 @@ class Stepper:
                 assert side.n_tokens is not None
                 found = {f"logp_{name}": side.logp, f"tokens_{name}": side.n_tokens, f"n_{name}": torch.ones(len(side))}
                 if side.reference_logp is not None:
-                    found[f"moved_{name}"] = side.logp - side.reference_logp
+                    found |= {f"moved_{name}": side.logp - side.reference_logp, f"n_moved_{name}": torch.ones(len(side))}
                 _add(out, {key: float(value.detach().double().sum()) for key, value in found.items()})
             if self.objective.saturated is not None:
                 with torch.no_grad():
@@ -277,9 +281,8 @@ class Stepper:
 
         order = torch.argsort(self.ranks.gather(records), stable=True)
         target = Target(whole([x.p for x in used])[order], whole([x.w for x in used])[order])
-        names = sorted({f"{kind}_{side}" for kind in ("logp", "tokens", "n", "moved") for side in ("first", "second")} | {
-            "margin", "right", "p", "w", "saturated"
-        })  # fmt: skip
+        kinds = ("logp", "tokens", "n", "moved", "n_moved")
+        names = [*(f"{kind}_{side}" for kind in kinds for side in ("first", "second")), "margin", "right", "n_pairs", "p", "w", "saturated"]
         totals = {name: self.ranks.total(sums.get(name, 0.0)) for name in names}
         loss = self.ranks.total(local)
         return StepResult(loss, n, terms, target, whole(margins)[order], math.isfinite(loss), totals, context)

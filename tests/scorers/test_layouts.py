@@ -270,3 +270,34 @@ def test_autocast_runs_everywhere(model: Any, ragged: Groups, slow: Any) -> None
             assert scores.logp.dtype == torch.float32
             assert float(((scores.logp.detach() - expected).abs() / expected.abs()).max()) < 0.1
             scores.logp.sum().backward()
+
+
+def test_tokens_that_do_not_count_are_read_and_not_scored(model: Any) -> None:
+    from cupel.errors import RecordError
+
+    net = model("llama")
+    prompts, responses = [[1, 5, 9, 4]], [(0, [7, 8, 3, 2]), (0, [6, 2])]
+    plain = Groups.of(prompts, responses, [(0, 1)])
+    marked = Groups.of(prompts, responses, [(0, 1)], counted=[[True, False, False, True], None])
+    for layout in LAYOUTS:
+        scorer = Scorer(net, layout)
+        every, some = scorer(plain, needs=("logp", "tokens")), scorer(marked, needs=("logp", "tokens"))
+        assert torch.allclose(some.token_logp, every.token_logp[torch.tensor([0, 3, 4, 5])], atol=1e-6)
+        assert torch.allclose(some.logp, torch.stack([every.token_logp[[0, 3]].sum(), every.token_logp[4:].sum()]), atol=1e-6)
+        assert some.n_tokens.tolist() == [2, 2]
+        assert some.side(marked.first).mask is not None
+    with pytest.raises(RecordError, match="1 of 2 responses have no token that counts"):
+        Groups.of(prompts, responses, counted=[[False] * 4, None])
+
+
+def test_stored_scores_know_which_tokens_count(model: Any, tmp_path: Any) -> None:
+    from cupel.scorers.reference import ReferenceCache, ReferenceKey
+
+    scorer = Scorer(model("llama"))
+    prompt, response, marks = [1, 5, 9, 4], [7, 8, 3, 2], [True, False, False, True]
+    cache = ReferenceCache.under(tmp_path, ReferenceKey.of(scorer.model), "token")
+    assert cache.fill(scorer, [(prompt, response), (prompt, response, marks), (prompt, response, [True] * 4)]) == 2
+    groups = Groups.of([prompt], [(0, response)], counted=[marks])
+    with torch.no_grad():
+        assert torch.allclose(cache.scores(groups).logp, scorer(groups).logp, atol=1e-5)
+    assert cache.scores(groups).n_tokens.tolist() == [2]

@@ -16,7 +16,12 @@ TreatmentOption = Annotated[
     list[str] | None, typer.Option("--treatment", help="name:argument=value,...; chains joined by ' + '; repeatable. Seven by default.")
 ]
 CorruptionOption = Annotated[
-    list[str] | None, typer.Option("--corruption", help="none, symmetric, length, difficulty, annotators:n=20,random=0.2,...; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--corruption",
+        help="none, symmetric, length, position, topics, difficulty, close_calls, annotators, spammers, adversaries, few_bad, many_mild or "
+        "judge, with settings as annotators:n=20,random=0.2; repeatable.",
+    ),
 ]
 RateOption = Annotated[list[float] | None, typer.Option("--rate", help="Share of labels to exchange, below 0.5; repeatable.")]
 

@@ -149,6 +149,17 @@ def test_lora_keeps_the_base_and_merges_when_asked(run_options: Options, tmp_pat
     assert log(again.out)[0]["margin"] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft calls it
+@pytest.mark.parametrize("lora", [0, 2])
+def test_checkpointing_and_bf16_change_no_more_than_rounding(run_options: Options, tmp_path: Path, lora: int) -> None:
+    plain = train_policy(run_options(steps=3, lora=lora))
+    again = train_policy(run_options(steps=3, lora=lora, checkpointing=True, out=str(tmp_path / "checkpointing")))
+    losses = [[line["loss"] for line in log(run.out) if "loss" in line] for run in (plain, again)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    rounded = train_policy(run_options(steps=3, lora=lora, precision="bf16", out=str(tmp_path / "bf16")))
+    assert [line["loss"] for line in log(rounded.out) if "loss" in line] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_a_step_that_is_not_finite_is_skipped_named_and_ends_the_run(run_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     from cupel.learners.policy import step as step_
 

@@ -11,6 +11,7 @@ from cupel.errors import InputError
 from cupel.learners.policy.learner import train_policy
 from cupel.learners.policy.options import options_of
 
+
 def main() -> None:
     torch.set_num_threads(1)
     for text in sys.argv[1:]:

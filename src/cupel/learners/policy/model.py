@@ -67,10 +67,18 @@ def load_model(options: PolicyOptions, *, trainable: bool = True, name: str | No
     if options.lora or options.adapter:
         model = _adapted(model, options)
     if options.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+        _checkpointed(model)
     model.config.use_cache = False
     return model.train()
+
+
+def _checkpointed(model: Any) -> None:
+    """Activations are computed again in backward; frozen embeddings pass a gradient on, or an adapter above them would get none."""
+    if hasattr(model, "activation_checkpointing_enable"):  # the name since transformers 5.2x
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
 def _quantisation(bits: str) -> Any:

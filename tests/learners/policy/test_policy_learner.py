@@ -193,6 +193,17 @@ def test_another_run_in_the_same_folder_is_refused(run_options: Options) -> None
     train_policy(run_options(steps=1, seed=1), force=True)
 
 
+def test_another_model_in_the_same_place_is_noticed(run_options: Options, tiny: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(tiny, tmp_path / "model")
+    train_policy(run_options(steps=1, model=str(tmp_path / "model")))
+    size = len(helpers["make_tokenizer"]())
+    helpers["make_model"](size, seed=1).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="the data or the model have changed"):
+        train_policy(run_options(steps=1, model=str(tmp_path / "model")))
+
+
 def test_a_damaged_checkpoint_is_passed_over(run_options: Options) -> None:
     options = run_options(save_every=2)
     found = train_policy(options)

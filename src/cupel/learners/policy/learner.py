@@ -29,7 +29,7 @@ from cupel.learners.policy import order
 from cupel.learners.policy.batch import Data
 from cupel.learners.policy.checkpoint import Checkpoints, Snapshot
 from cupel.learners.policy.evaluation import flip_rate, score_set, summarise
-from cupel.learners.policy.model import check_vocabulary, load_config, load_model, load_tokenizer, replace_folder, save_model
+from cupel.learners.policy.model import check_vocabulary, load_config, load_model, load_tokenizer, model_digest, replace_folder, save_model
 from cupel.learners.policy.optimise import optimiser_of, restore, schedule_of, state_of
 from cupel.learners.policy.options import PolicyOptions, Reference, reference_of
 from cupel.learners.policy.ranks import Ranks, place_into, whole
@@ -185,7 +185,8 @@ class _Run:
         self.per_epoch = order.steps_per_epoch(self._epoch_size(), o.batch_size)
         self.total = min(self.per_epoch * o.epochs, o.steps or self.per_epoch * o.epochs)
         described = {name: value for name, value in o.recorded().items() if name not in _ELSEWHERE}
-        digest = hashlib.sha256(to_json({**described, "data": self.prepared.digest, "code": _code()}).encode()).hexdigest()
+        named = {**described, "data": self.prepared.digest, "start": model_digest(o), "code": _code()}
+        digest = hashlib.sha256(to_json(named).encode()).hexdigest()
         self.checkpoints = Checkpoints(self.out, digest, described)
         if force and self.ranks.first:
             self.checkpoints.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -46,6 +47,24 @@ def check_vocabulary(tokenizer: Any, config: Any, name: str) -> None:
             f"the tokenizer of {name} has {len(tokenizer):,} tokens, the model rows for {size:,}: they do not belong together. Use the "
             f"model's own tokenizer, or resize its embeddings first"
         )
+
+
+def model_digest(options: PolicyOptions) -> str:
+    """What names the model and adapter that a run starts from: of folders the names, sizes and both ends of their files; else the name.
+
+    It is quick, and notices another model in the same place; stored reference scores depend on every byte (`ReferenceKey`).
+    """
+    digest = hashlib.sha256()
+    for name in (options.model, options.adapter):
+        digest.update(f"{name}\n".encode())
+        for path in sorted(p for p in Path(name).glob("*") if p.is_file()) if name and Path(name).is_dir() else ():
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            with open(path, "rb") as stream:
+                digest.update(stream.read(1 << 20))
+                stream.seek(max(size - (1 << 20), 0))
+                digest.update(stream.read())
+    return digest.hexdigest()
 
 
 def load_model(options: PolicyOptions, *, trainable: bool = True, name: str | None = None) -> nn.Module:

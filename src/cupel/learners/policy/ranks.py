@@ -119,11 +119,6 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
-    def close(self) -> None:
-        """End the process group that this run started."""
-        if self.size > 1 and dist.is_initialized():
-            dist.barrier()
-
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor without its sharding: all processes have to call it. On the CPU."""

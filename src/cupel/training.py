@@ -62,9 +62,9 @@ def look_ahead(options: Any, progress: Progress | None = None) -> dict[str, Any]
 
     from cupel.learners.policy import order
     from cupel.learners.policy.estimate import estimate
-    from cupel.learners.policy.learner import parsed, prepare
     from cupel.learners.policy.model import load_config
     from cupel.learners.policy.options import reference_of
+    from cupel.learners.policy.preparing import parsed, prepare
     from cupel.learners.policy.step import check_run
 
     objective, treatment = parsed(options)

@@ -115,31 +115,13 @@ def cases_of(corruptions: Sequence[str], rates: Sequence[float]) -> tuple[Case, 
 
 
 def split_text(text: str) -> tuple[str, dict[str, Any]]:
-    """`name:argument=value,...` as (name, arguments); numbers, true and false are read as such. InputError for anything else.
+    """(name, arguments) of `name:argument=value,...` (`objectives.names`). InputError for anything else."""
+    from cupel.objectives.names import split_text as split
 
-    >>> split_text("sigmoid:beta=0.5")
-    ('sigmoid', {'beta': 0.5})
-    """
-    name, _, rest = text.strip().partition(":")
-    settings: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = (word.strip() for word in item.partition("="))
-        if not equals or not key or key in settings:
-            raise InputError(f"{text!r}: {item!r} is not one argument=value of its own, e.g. {name}:beta=0.5")
-        settings[key] = _value(value)
-    return name, settings
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        return split(text)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def need_torch() -> None:

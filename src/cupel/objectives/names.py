@@ -122,6 +122,16 @@ def parse(text: str) -> Objective:
     >>> parse("sigmoid:beta=0.5").settings["beta"]
     0.5
     """
+    name, settings = split_text(text)
+    return by_name(name, **settings)
+
+
+def split_text(text: str) -> tuple[str, dict[str, Any]]:
+    """`name:argument=value,...` as (name, arguments); numbers, true, false and none are read as such. ValueError for anything else.
+
+    >>> split_text("sigmoid:beta=0.5")
+    ('sigmoid', {'beta': 0.5})
+    """
     name, _, rest = text.strip().partition(":")
     settings: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
@@ -129,7 +139,7 @@ def parse(text: str) -> Objective:
         if not equals or not key or key in settings:
             raise ValueError(f"{text!r}: {item!r} is not one argument=value of its own, e.g. {name}:beta=0.5")
         settings[key] = _value(value)
-    return by_name(name, **settings)
+    return name, settings
 
 
 def _value(text: str) -> Any:

@@ -56,8 +56,8 @@ def test_the_step_is_equation_one_on_plain_rows(run_options: Options, tiny: Path
     options = run_options(steps=1, optimiser="sgd", beta1=0.0, schedule="constant", max_grad_norm=1e9, learning_rate=0.1, batch_tokens=64)
     train_policy(options)
     trained: Any = AutoModelForCausalLM.from_pretrained(Path(options.out) / "model")
-    from cupel.learners.policy.learner import prepare
     from cupel.learners.policy.order import epoch_order
+    from cupel.learners.policy.preparing import prepare
 
     data = prepare(options, Path(options.out), mismatch=False).data
     rows = epoch_order(data.prompt, data.source, [1.0], options.seed, 0)[: options.batch_size]

@@ -8,9 +8,10 @@ from typing import Any
 
 from cupel.errors import InputError
 from cupel.noise.loss import check
+from cupel.noise.names import parse as parse_treatment
 from cupel.noise.state import axes_of
 from cupel.noise.types import DataSpec, State, Treatment
-from cupel.objectives.names import by_name
+from cupel.objectives.names import parse
 from cupel.objectives.types import Objective
 
 
@@ -20,25 +21,20 @@ def objective_of(objective: str | Objective) -> Objective:
     >>> objective_of("ipo:beta=0.5").settings["beta"]
     0.5
     """
-    from cupel.compare.spec import split_text
-
     if not isinstance(objective, str):
         return objective
-    name, settings = split_text(objective)
     try:
-        return by_name(name, **settings)
+        return parse(objective)
     except (TypeError, ValueError) as error:
         raise InputError(f"objective={objective!r}: {error}") from error
 
 
 def treatment_of(treatment: str | Treatment | None) -> Treatment:
     """The treatment itself, or the one a text names; plain training for None. InputError where it cannot be made."""
-    from cupel.noise.names import parse
-
     if treatment is not None and not isinstance(treatment, str):
         return treatment
     try:
-        return parse(treatment or "identity")
+        return parse_treatment(treatment or "identity")
     except (TypeError, ValueError) as error:
         raise InputError(f"treatment={treatment!r}: {error}") from error
 

@@ -11,7 +11,10 @@ model       the model, its adapter, and what it is saved as
 step        one optimiser step: equation (1) over micro-batches and ranks
 checkpoint  finished checkpoints on disk, whole or not at all
 evaluation  held-out comparisons: ranking, likelihoods, the flip rate
+preparing   objective, treatment and tokens of a run, before any weight is loaded
+journal     what a run writes as it goes
 learner     the loop
+regime, runlog  what a log says about the run
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ import hashlib
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,16 @@ from cupel.learners.policy import order
 from cupel.learners.policy.batch import Data
 from cupel.learners.policy.checkpoint import Checkpoints, Snapshot
 from cupel.learners.policy.evaluation import flip_rate, score_set, summarise
-from cupel.learners.policy.model import check_vocabulary, load_config, load_model, load_tokenizer, model_digest, replace_folder, save_model
+from cupel.learners.policy.journal import Journal, words
+from cupel.learners.policy.model import load_model, model_digest, replace_folder, save_model
 from cupel.learners.policy.optimise import optimiser_of, restore, schedule_of, state_of
 from cupel.learners.policy.options import PolicyOptions, Reference, reference_of
+from cupel.learners.policy.preparing import Progress, parsed, prepare, reference_rows, stage
 from cupel.learners.policy.ranks import Ranks, place_into, whole
 from cupel.learners.policy.step import Stepper, StepResult, check_run
-from cupel.learners.policy.template import Template
-from cupel.learners.policy.tokens import OUTCOMES, Rows, Tokens, tokenise
+from cupel.learners.policy.tokens import OUTCOMES
 from cupel.noise.state import load_state, save_state, state_digest
 from cupel.records.files import lock, to_json, write_json, write_parquet
-
-Progress = Callable[[str, int, int], None]
 
 
 class TrainingError(CupelError):
@@ -56,18 +54,6 @@ class Trained:
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Data of a run, ready to be trained on: comparisons, evaluation sets by name, and a digest of all that."""
-
-    data: Data
-    shares: tuple[float, ...]
-    sets: Mapping[str, Data]
-    template: Template
-    tokenizer: Any
-    digest: str
-
-
 def train_policy(options: PolicyOptions, *, force: bool = False, progress: Progress | None = None) -> Trained:
     """Train a policy (or, with kind="sft", imitate preferred responses) as `options` say; resumes what OUT holds.
 
@@ -80,75 +66,6 @@ def train_policy(options: PolicyOptions, *, force: bool = False, progress: Progr
         return _Run(options, ranks, out, progress).run(force)
     with lock(out):
         return _Run(options, ranks, out, progress).run(force)
-
-
-def parsed(options: PolicyOptions) -> tuple[Any, Any]:
-    """(objective, treatment) of the options. InputError with the reason where a text names none."""
-    from cupel.noise.names import parse
-    from cupel.objectives.names import parse as parse_objective
-
-    text = "sft" if options.kind == "sft" else options.objective
-    try:
-        return parse_objective(text), parse(options.treatment)
-    except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from error
-
-
-def prepare(options: PolicyOptions, out: Path, *, mismatch: bool, progress: Progress | None = None) -> Prepared:
-    """Read, split and tokenise all data; nothing is loaded but the tokenizer and the model's configuration."""
-    from cupel.learners.policy.reading import read_source
-
-    tokenizer = load_tokenizer(options)
-    check_vocabulary(tokenizer, load_config(options), options.model)
-    template = Template.load(tokenizer, options.template, options.template_arguments)
-    digest = hashlib.sha256(template.digest.encode())
-    train: list[tuple[Tokens, Rows]] = []
-    held: list[tuple[Tokens, Rows]] = []
-    sets: dict[str, list[tuple[Tokens, Rows]]] = {}
-
-    def tokens_of(votes: Any, name: str) -> tuple[Tokens, Rows]:
-        key = hashlib.sha256(f"{votes_digest(votes)}\n{template.digest}\n{_lengths(options)}".encode()).hexdigest()[:32]
-        digest.update(key.encode())
-        return tokenise(votes, template, options, out / ".tokens" / key, name=name, progress=_stage(progress, "tokenise"))
-
-    several = len(options.data) > 1
-    for n, source in enumerate(options.data):
-        votes = read_source(source, options, heldout=options.heldout)
-        name = (source.name or str(n)) if several else ""
-        made = tokens_of(votes.take(votes.split != 1), name)
-        train.append((made[0], made[1].preferred()) if options.kind == "sft" else made)
-        if (votes.split == 1).any():
-            held.append(tokens_of(votes.take(votes.split == 1), name))
-    if held:
-        sets["heldout"] = held
-    for name, source in options.evaluate.items():
-        sets[name] = [tokens_of(read_source(source, options, heldout=0.0), "")]
-    largest = max(source.weight for source in options.data)
-    return Prepared(
-        Data.of(train, mismatch=mismatch), tuple(source.weight / largest for source in options.data),
-        {name: Data.of(parts, mismatch=mismatch) for name, parts in sets.items()}, template, tokenizer, digest.hexdigest(),
-    )  # fmt: skip
-
-
-def votes_digest(votes: Any) -> str:
-    """Hash of everything of some votes that training reads."""
-    digest = hashlib.sha256()
-    for name in ("prompt", "first", "second", "outcome", "annotator", "group", "p", "w"):
-        digest.update(f"{name}\n".encode())
-        digest.update(np.ascontiguousarray(getattr(votes, name)).tobytes())
-    for table in (votes.prompts, votes.responses, votes.ids):
-        for start in range(0, len(table), 4096):
-            digest.update("\0".join(map(str, table.slice(start, 4096).to_pylist())).encode("utf-8", "surrogatepass"))
-    digest.update("\0".join(votes.annotators).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def _lengths(options: PolicyOptions) -> str:
-    return f"{options.max_length} {options.max_prompt} {options.truncation} {sorted(options.accept)}"
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 #: evaluations of a run that names no number of steps between them
@@ -218,8 +135,8 @@ class _Run:
         self.names = {id(p): name for name, p in self.scorer.model.named_parameters() if p.requires_grad}
         self.optimiser = optimiser_of(self.scorer.model, o)
         self.stepper = Stepper(self.wrapped, self.scorer, self.reference, self.objective, self.treatment, self.ranks, o.normalise)
-        self.trackers = bool(o.trackers)
-        if self.trackers:
+        self.journal = Journal(self.out, self.ranks, trackers=bool(o.trackers))
+        if o.trackers:
             self.ranks.accelerator.init_trackers("cupel", config=json.loads(to_json(o.recorded())))
 
     def _reference(self) -> Any:
@@ -243,10 +160,10 @@ class _Run:
         root = Path(self.o.cache) if self.o.cache else self.out / ".reference"
         truncation = self.o.truncation
         if self.ranks.first:
-            cache, budget, shown = ReferenceCache.under(root, key, schema), self.o.batch_tokens, _stage(self.progress, "reference")
+            cache, budget, shown = ReferenceCache.under(root, key, schema), self.o.batch_tokens, stage(self.progress, "reference")
             with self.ranks.autocast():
                 for data in (self.prepared.data, *self.prepared.sets.values()):
-                    for rows in _reference_rows(data):
+                    for rows in reference_rows(data):
                         cache.fill(scorer, rows, truncation=truncation, batch_tokens=budget, progress=shown)
         self.ranks.wait()
         return Cached(ReferenceCache.under(root, key, schema), truncation)
@@ -262,9 +179,7 @@ class _Run:
         self.evaluations: list[dict[str, Any]] = []
         self.skipped = 0
         self.ended = ""
-        if self.ranks.first:
-            for name in ("log.jsonl", "performance.jsonl"):
-                (self.out / name).unlink(missing_ok=True)
+        self.journal.start()
         return 0
 
     def _restore(self, last: Snapshot) -> int:
@@ -283,8 +198,7 @@ class _Run:
             self.reference.load({k: v.to(self.ranks.device) for k, v in parts["reference"].items()}, last.progress["reference_version"])
         self.seen = parts["seen"]
         self.state = load_state(last.folder / "treatment.safetensors", self.treatment, self.prepared.data.spec).state
-        if self.ranks.first:
-            _cut_log(self.out / "log.jsonl", step)
+        self.journal.cut(step)
         return step
 
     def _begin_from(self, progress: Mapping[str, Any]) -> int:
@@ -330,17 +244,16 @@ class _Run:
 
     def _loop(self, step: int) -> None:
         o, bad = self.o, 0
-        started, tokens = time.perf_counter(), 0
         while step < self.total and not self.ended:
             epoch, place = divmod(step, self.per_epoch)
             if place == 0 or not hasattr(self, "rows"):
                 self.rows = order.epoch_order(self.prepared.data.prompt, self.prepared.data.source, self.prepared.shares, o.seed, epoch)
             rows = self.rows[place * o.batch_size : (place + 1) * o.batch_size]
             result, norm, used = self._step(rows, step, epoch)
-            tokens += used
+            self.journal.count(used)
             step += 1
             bad = 0 if result.finite and math.isfinite(norm) else bad + 1
-            self._log_step(step, epoch, result, norm)
+            self.journal.step(step, epoch, result, norm, self.schedule(step - 1))
             if bad:
                 self.skipped += 1
                 self._refuse(bad, step, result)
@@ -350,8 +263,7 @@ class _Run:
             if last or self._due(step, o.evaluate_every or max(1, -(-self.total // EVALUATIONS))):
                 self._evaluate(step)
             if last or self.ended or self._due(step, o.save_every) or self.best["step"] == step:
-                self._performance(step, started, tokens)
-                started, tokens = time.perf_counter(), 0
+                self.journal.performance(step)
                 self._save(step)
 
     def _due(self, step: int, every: int | None) -> bool:
@@ -407,7 +319,7 @@ class _Run:
         broken = ~torch.isfinite(result.terms.keep)
         named = result.terms.record[broken] if bool(broken.any()) else result.terms.record
         first = ", ".join(ids[int(n)] for n in named[:5])
-        self._log({"step": step, "skipped": True, "records": [ids[int(n)] for n in named[:20]], "n_records": len(named)})
+        self.journal.line({"step": step, "skipped": True, "records": [ids[int(n)] for n in named[:20]], "n_records": len(named)})
         if bad >= self.o.nonfinite:
             last = self.checkpoints.all()
             kept = f"The last checkpoint is {last[-1]}" if last else "No checkpoint had been written"
@@ -416,59 +328,18 @@ class _Run:
                 f"question (first: {first}). {kept}. Lower learning_rate, train with precision=bf16 or no, or look at these records"
             )
 
-    # ---- what is written --------------------------------------------------------------------------------------------------------------
-
-    def _log(self, line: Mapping[str, Any]) -> None:
-        if self.ranks.first:
-            with open(self.out / "log.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(json.loads(to_json(line)), sort_keys=True) + "\n")
-
-    def _log_step(self, step: int, epoch: int, result: StepResult, norm: float) -> None:
-        n, s = max(result.n, 1), result.sums
-        line: dict[str, Any] = {
-            "step": step, "epoch": epoch, "n": result.n, "loss": result.loss, "p": s["p"] / n, "w": s["w"] / n, "gradient": norm,
-            "learning_rate": self.schedule(step - 1), "saturated": int(s["saturated"]),
-        }  # fmt: skip
-        if s["n_pairs"]:
-            line |= {"margin": s["margin"] / s["n_pairs"], "accuracy": s["right"] / s["n_pairs"]}
-        for side in ("first", "second"):
-            if s[f"n_{side}"]:
-                line |= {f"{kind}_{side}": s[f"{kind}_{side}"] / s[f"n_{side}"] for kind in ("logp", "tokens")}
-            if s[f"n_moved_{side}"]:
-                line[f"moved_{side}"] = s[f"moved_{side}"] / s[f"n_moved_{side}"]
-        self._log(line)
-        if self.trackers:
-            self.ranks.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=step)
-
-    def _performance(self, step: int, started: float, tokens: int) -> None:
-        seconds = time.perf_counter() - started
-        if not self.ranks.first:
-            return
-        line: dict[str, Any] = {"step": step, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds > 0 else None}
-        if self.ranks.device.type == "cuda":
-            line["peak_bytes"] = torch.cuda.max_memory_allocated(self.ranks.device)
-        else:
-            import resource
-
-            line["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        with open(self.out / "performance.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-
     def _evaluate(self, step: int) -> None:
         if not self.prepared.sets:
             return
         found: dict[str, Any] = {}
         for name, data in self.prepared.sets.items():
-            margins = score_set(self.stepper, data, self.context, self.o.batch_tokens, _stage(self.progress, f"evaluate {name}"))
+            margins = score_set(self.stepper, data, self.context, self.o.batch_tokens, stage(self.progress, f"evaluate {name}"))
             p = np.concatenate([rows.p for rows in data.rows])
             w = np.concatenate([rows.w for rows in data.rows])
             found[name] = summarise(margins, p, w, data.group, data.annotator)
         line = {"step": step, "evaluation": found}
-        self._log(line)
+        self.journal.evaluation(line)
         self.evaluations.append(line)
-        if self.trackers:
-            flat = {f"{name}/{key}": v for name, values in found.items() for key, v in values.items() if isinstance(v, int | float)}
-            self.ranks.accelerator.log(flat, step=step)
         if self.o.best:
             self._choose(step, found)
 
@@ -499,10 +370,10 @@ class _Run:
             replace_folder(temporary, self.out / "model")
             write_parquet(self.out / "records.parquet", self._records(data))
             write_json(self.out / "metrics.json", metrics)
-        if self.trackers:
+        if self.o.trackers:
             self.ranks.accelerator.end_training()
         self.ranks.wait()
-        return Trained(self.out, steps, metrics, tuple(_words(metrics, self.out)))
+        return Trained(self.out, steps, metrics, tuple(words(metrics, self.out)))
 
     def _last_step(self) -> int:
         last = self.checkpoints.all()
@@ -541,51 +412,9 @@ class _Run:
         return pa.table(columns)
 
 
-def _reference_rows(data: Data) -> list[list[tuple[Any, ...]]]:
-    """(prompt, response, marks) of all responses that comparisons name, and of mismatched pairs, some thousand at a time."""
-    found: list[list[tuple[Any, ...]]] = []
-    for n, (tokens, rows) in enumerate(zip(data.tokens, data.rows, strict=True)):
-        used = np.unique(np.concatenate([rows.first, rows.second[rows.second >= 0]]))
-        for start in range(0, len(used), 8192):
-            found.append(
-                [
-                    (tokens.prompt(int(tokens.response_prompt[i])).tolist(), tokens.response(int(i)).tolist(), _list(tokens.marks(int(i))))
-                    for i in used[start : start + 8192]
-                ]
-            )
-        if data.partner:
-            most = int(tokens.meta["max_length"])
-            prompts = np.unique(tokens.response_prompt[used])
-            strangers = [(int(q), int(data.partner[n][q])) for q in prompts if data.partner[n][q] >= 0]
-            rows_of = [(tokens.prompt(q), tokens.response(other)) for q, other in strangers]
-            found.append([(a.tolist(), b[: max(most - len(a), 1)].tolist(), None) for a, b in rows_of])
-    return [part for part in found if part]
-
-
-def _list(marks: np.ndarray | None) -> list[bool] | None:
-    return None if marks is None else marks.tolist()
-
-
 def _number(seed: int, *parts: object) -> int:
     """A seed for torch from the run's seed and a place in it."""
     return int.from_bytes(hashlib.sha256(" ".join(map(str, (seed, *parts))).encode()).digest()[:8], "big") >> 1
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Leave out what a killed run wrote after its last checkpoint."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            break
-    from cupel.records.files import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(kept), "utf-8")
 
 
 def _small(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -597,22 +426,3 @@ def _code() -> str:
     from cupel import __version__
 
     return f"cupel {__version__}, torch {torch.__version__}"
-
-
-def _words(metrics: Mapping[str, Any], out: Path) -> list[str]:
-    words = [f"{metrics['steps']:,} steps over {metrics['n_comparisons']:,} comparisons."]
-    said = [f"{count:,} {name}" for name, count in metrics["outcomes"].items() if count and name != "kept"]
-    if said:
-        words.append("Comparisons: " + ", ".join(said) + ".")
-    for name, found in metrics["evaluation"].items():
-        rate = found["flip_rate"]
-        flips = ""
-        if rate["rate"] is not None:
-            flips = f"; wrong labels {100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-        words.append(
-            f"{name}: ranked as labelled {100 * found['accuracy']:.1f} % [{100 * found['accuracy_low']:.1f}, "
-            f"{100 * found['accuracy_high']:.1f}] of {found['n_decided']:,}{flips}."
-        )
-    if metrics["ended"]:
-        words.append(f"Ended early: {metrics['ended']}.")
-    return [*words, f"Written: {out / 'model'}, metrics.json, records.parquet, log.jsonl."]

@@ -1,0 +1,118 @@
+"""What a run writes as it goes: a line per step and evaluation, what it took in time and memory, and the sentences at its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cupel.learners.policy.ranks import Ranks
+from cupel.learners.policy.step import StepResult
+from cupel.records.files import atomic_write, to_json
+
+
+class Journal:
+    """The log of a run (no clock times) and its performance (nothing else); the first process writes, trackers are told too.
+
+    `start` begins both anew; `cut(step)` leaves out what a killed run wrote after its last checkpoint.
+    """
+
+    def __init__(self, out: Path, ranks: Ranks, *, trackers: bool) -> None:
+        self.out, self.ranks, self.trackers = out, ranks, trackers
+        self._since, self._tokens = time.perf_counter(), 0
+
+    def start(self) -> None:
+        """Begin both files anew."""
+        if self.ranks.first:
+            for name in ("log.jsonl", "performance.jsonl"):
+                (self.out / name).unlink(missing_ok=True)
+
+    def cut(self, step: int) -> None:
+        """Keep the lines of the log up to a step."""
+        path = self.out / "log.jsonl"
+        if not self.ranks.first or not path.is_file():
+            return
+        kept = []
+        for line in path.read_text("utf-8").splitlines(keepends=True):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(kept), "utf-8")
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """One line of the log."""
+        if self.ranks.first:
+            with open(self.out / "log.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(json.loads(to_json(line)), sort_keys=True) + "\n")
+
+    def step(self, step: int, epoch: int, result: StepResult, norm: float, rate: float) -> None:
+        """The line of an optimiser step; means over its comparisons, of each side over the responses that are there."""
+        n, s = max(result.n, 1), result.sums
+        line: dict[str, Any] = {
+            "step": step, "epoch": epoch, "n": result.n, "loss": result.loss, "p": s["p"] / n, "w": s["w"] / n, "gradient": norm,
+            "learning_rate": rate, "saturated": int(s["saturated"]),
+        }  # fmt: skip
+        if s["n_pairs"]:
+            line |= {"margin": s["margin"] / s["n_pairs"], "accuracy": s["right"] / s["n_pairs"]}
+        for side in ("first", "second"):
+            if s[f"n_{side}"]:
+                line |= {f"{kind}_{side}": s[f"{kind}_{side}"] / s[f"n_{side}"] for kind in ("logp", "tokens")}
+            if s[f"n_moved_{side}"]:
+                line[f"moved_{side}"] = s[f"moved_{side}"] / s[f"n_moved_{side}"]
+        self.line(line)
+        if self.trackers:
+            self.ranks.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=step)
+
+    def evaluation(self, line: Mapping[str, Any]) -> None:
+        """The line of an evaluation."""
+        self.line(line)
+        if self.trackers:
+            sets = line["evaluation"].items()
+            flat = {f"{name}/{key}": v for name, values in sets for key, v in values.items() if isinstance(v, int | float)}
+            self.ranks.accelerator.log(flat, step=line["step"])
+
+    def count(self, tokens: int) -> None:
+        """Tokens that a step of this process held."""
+        self._tokens += tokens
+
+    def performance(self, step: int) -> None:
+        """Seconds, tokens per second of this process and peak memory since the last such line."""
+        seconds = time.perf_counter() - self._since
+        if self.ranks.first:
+            line: dict[str, Any] = {"step": step, "seconds": seconds, "tokens_per_second": self._tokens / seconds if seconds > 0 else None}
+            if self.ranks.device.type == "cuda":
+                line["peak_bytes"] = torch.cuda.max_memory_allocated(self.ranks.device)
+            else:
+                import resource
+
+                line["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            with open(self.out / "performance.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        self._since, self._tokens = time.perf_counter(), 0
+
+
+def words(metrics: Mapping[str, Any], out: Path) -> list[str]:
+    """What a finished run says to people."""
+    found = [f"{metrics['steps']:,} steps over {metrics['n_comparisons']:,} comparisons."]
+    said = [f"{count:,} {name}" for name, count in metrics["outcomes"].items() if count and name != "kept"]
+    if said:
+        found.append("Comparisons: " + ", ".join(said) + ".")
+    for name, values in metrics["evaluation"].items():
+        rate = values["flip_rate"]
+        flips = ""
+        if rate["rate"] is not None:
+            flips = f"; wrong labels {100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+        found.append(
+            f"{name}: ranked as labelled {100 * values['accuracy']:.1f} % [{100 * values['accuracy_low']:.1f}, "
+            f"{100 * values['accuracy_high']:.1f}] of {values['n_decided']:,}{flips}."
+        )
+    if metrics["ended"]:
+        found.append(f"Ended early: {metrics['ended']}.")
+    return [*found, f"Written: {out / 'model'}, metrics.json, records.parquet, log.jsonl."]

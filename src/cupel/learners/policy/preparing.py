@@ -1,0 +1,127 @@
+"""What a run trains on, made before any weight is loaded: objective and treatment, tokens of all data, rows for the reference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cupel.errors import InputError
+from cupel.learners.policy.batch import Data
+from cupel.learners.policy.model import check_vocabulary, load_config, load_tokenizer
+from cupel.learners.policy.options import PolicyOptions
+from cupel.learners.policy.template import Template
+from cupel.learners.policy.tokens import Rows, Tokens, tokenise
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data of a run, ready to be trained on: comparisons, evaluation sets by name, and a digest of all that."""
+
+    data: Data
+    shares: tuple[float, ...]
+    sets: Mapping[str, Data]
+    template: Template
+    tokenizer: Any
+    digest: str
+
+
+def parsed(options: PolicyOptions) -> tuple[Any, Any]:
+    """(objective, treatment) of the options. InputError with the reason where a text names none."""
+    from cupel.noise.names import parse
+    from cupel.objectives.names import parse as parse_objective
+
+    text = "sft" if options.kind == "sft" else options.objective
+    try:
+        return parse_objective(text), parse(options.treatment)
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def prepare(options: PolicyOptions, out: Path, *, mismatch: bool, progress: Progress | None = None) -> Prepared:
+    """Read, split and tokenise all data; nothing is loaded but the tokenizer and the model's configuration."""
+    from cupel.learners.policy.reading import read_source
+
+    tokenizer = load_tokenizer(options)
+    check_vocabulary(tokenizer, load_config(options), options.model)
+    template = Template.load(tokenizer, options.template, options.template_arguments)
+    digest = hashlib.sha256(template.digest.encode())
+    train: list[tuple[Tokens, Rows]] = []
+    held: list[tuple[Tokens, Rows]] = []
+    sets: dict[str, list[tuple[Tokens, Rows]]] = {}
+
+    def tokens_of(votes: Any, name: str) -> tuple[Tokens, Rows]:
+        key = hashlib.sha256(f"{votes_digest(votes)}\n{template.digest}\n{_lengths(options)}".encode()).hexdigest()[:32]
+        digest.update(key.encode())
+        return tokenise(votes, template, options, out / ".tokens" / key, name=name, progress=stage(progress, "tokenise"))
+
+    several = len(options.data) > 1
+    for n, source in enumerate(options.data):
+        votes = read_source(source, options, heldout=options.heldout)
+        name = (source.name or str(n)) if several else ""
+        made = tokens_of(votes.take(votes.split != 1), name)
+        train.append((made[0], made[1].preferred()) if options.kind == "sft" else made)
+        if (votes.split == 1).any():
+            held.append(tokens_of(votes.take(votes.split == 1), name))
+    if held:
+        sets["heldout"] = held
+    for name, source in options.evaluate.items():
+        sets[name] = [tokens_of(read_source(source, options, heldout=0.0), "")]
+    largest = max(source.weight for source in options.data)
+    return Prepared(
+        Data.of(train, mismatch=mismatch), tuple(source.weight / largest for source in options.data),
+        {name: Data.of(parts, mismatch=mismatch) for name, parts in sets.items()}, template, tokenizer, digest.hexdigest(),
+    )  # fmt: skip
+
+
+def votes_digest(votes: Any) -> str:
+    """Hash of everything of some votes that training reads."""
+    digest = hashlib.sha256()
+    for name in ("prompt", "first", "second", "outcome", "annotator", "group", "p", "w"):
+        digest.update(f"{name}\n".encode())
+        digest.update(np.ascontiguousarray(getattr(votes, name)).tobytes())
+    for table in (votes.prompts, votes.responses, votes.ids):
+        for start in range(0, len(table), 4096):
+            digest.update("\0".join(map(str, table.slice(start, 4096).to_pylist())).encode("utf-8", "surrogatepass"))
+    digest.update("\0".join(votes.annotators).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _lengths(options: PolicyOptions) -> str:
+    return f"{options.max_length} {options.max_prompt} {options.truncation} {sorted(options.accept)}"
+
+
+def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """`progress` of one stage, as functions that know no stages call it."""
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def reference_rows(data: Data) -> list[list[tuple[Any, ...]]]:
+    """(prompt, response, marks) of all responses that comparisons name, and of mismatched pairs, some thousand at a time."""
+    found: list[list[tuple[Any, ...]]] = []
+    for n, (tokens, rows) in enumerate(zip(data.tokens, data.rows, strict=True)):
+        used = np.unique(np.concatenate([rows.first, rows.second[rows.second >= 0]]))
+        for start in range(0, len(used), 8192):
+            found.append(
+                [
+                    (tokens.prompt(int(tokens.response_prompt[i])).tolist(), tokens.response(int(i)).tolist(), _list(tokens.marks(int(i))))
+                    for i in used[start : start + 8192]
+                ]
+            )
+        if data.partner:
+            most = int(tokens.meta["max_length"])
+            prompts = np.unique(tokens.response_prompt[used])
+            strangers = [(int(q), int(data.partner[n][q])) for q in prompts if data.partner[n][q] >= 0]
+            rows_of = [(tokens.prompt(q), tokens.response(other)) for q, other in strangers]
+            found.append([(a.tolist(), b[: max(most - len(a), 1)].tolist(), None) for a, b in rows_of])
+    return [part for part in found if part]
+
+
+def _list(marks: np.ndarray | None) -> list[bool] | None:
+    return None if marks is None else marks.tolist()

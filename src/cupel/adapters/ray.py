@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,36 +96,43 @@ def near_duplicates(
     machine, where texts and signatures lie in a folder of `spool` while the search runs (256 bytes a text beside the text) and
     24 bytes a text in memory. InputError as there, and where the dataset has no such column or a text is null.
     """
-    from ray.data import DataContext  # pyright: ignore[reportMissingImports]
-
     from cupel.records.minhash import PERMUTATIONS
     from cupel.records.near_duplicates import near_duplicates as search
 
     _columns(dataset, column)
-    context = DataContext.get_current()
-    ordered = context.execution_options.preserve_order
     if spool is not None:
         Path(spool).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cupel-ray-", dir=spool) as folder:
         path = Path(folder) / "signed.arrow"
-        context.execution_options.preserve_order = True
-        try:
-            signed = dataset.select_columns([column]).map_batches(
-                _Sign, fn_constructor_args=(column, words, seed), batch_size=BATCH, batch_format="pyarrow", concurrency=workers,
-                **resources,
-            )  # fmt: skip
-            schema = pa.schema([("text", pa.large_string()), ("signature", pa.binary(4 * PERMUTATIONS)), ("runs", pa.int64())])
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for block in signed.iter_batches(batch_size=BATCH, batch_format="pyarrow"):
-                    writer.write_table(block.cast(schema))
-        finally:
-            context.execution_options.preserve_order = ordered
+        signed = dataset.select_columns([column]).map_batches(
+            _Sign, fn_constructor_args=(column, words, seed), batch_size=BATCH, batch_format="pyarrow", concurrency=workers, **resources,
+        )  # fmt: skip
+        schema = pa.schema([("text", pa.large_string()), ("signature", pa.binary(4 * PERMUTATIONS)), ("runs", pa.int64())])
+        with _in_order(signed), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for block in signed.iter_batches(batch_size=BATCH, batch_format="pyarrow"):
+                writer.write_table(block.cast(schema))
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
             texts = pa.concat_arrays(table["text"].chunks) if table["text"].num_chunks else pa.array([], pa.large_string())
             found = search(texts, words=words, at_least=at_least, seed=seed, every=every, spool=folder, signed=_signatures(table))
             del table, texts
         return found
+
+
+@contextmanager
+def _in_order(dataset: Dataset) -> Iterator[None]:
+    """Blocks of a dataset come in its own order: the option of the context that the dataset holds, which is not the current one."""
+    from ray.data import DataContext  # pyright: ignore[reportMissingImports]
+
+    options = [context.execution_options for context in (getattr(dataset, "context", None), DataContext.get_current()) if context]
+    before = [option.preserve_order for option in options]
+    try:
+        for option in options:
+            option.preserve_order = True
+        yield
+    finally:
+        for option, value in zip(options, before, strict=True):
+            option.preserve_order = value
 
 
 def _signatures(table: pa.Table) -> Iterator[tuple[np.ndarray, np.ndarray]]:

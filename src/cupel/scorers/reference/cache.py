@@ -120,7 +120,7 @@ class ReferenceCache:
 
     def missing(self, rows: Sequence[Row], *, position: int = 0, truncation: str = "none") -> list[int]:
         """Indices of the (prompt, response) rows that are not stored."""
-        keys = [row_key(*row, position=position, truncation=truncation) for row in rows]
+        keys = [row_key(*_fixed(row), position=position, truncation=truncation) for row in rows]
         return np.flatnonzero(self._rows(keys) < 0).tolist()
 
     def scores(self, groups: Groups, *, position: int = 0, truncation: str = "none") -> Scores:

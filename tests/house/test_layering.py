@@ -18,6 +18,7 @@ LEVEL = {
     "votes": 2, "encode": 2,
     "objectives": 3, "noise": 3, "scorers": 3,
     "learners": 4,
+    "annotate": 5,
     "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5, "runs": 5, "compare": 5,
     "api": 6, "pipeline": 6, "tasks": 6, "training": 6,
     "cli": 7, "__main__": 7,
@@ -31,7 +32,7 @@ NO_TORCH = {
 }  # fmt: skip
 NO_TORCH_AT_TOP = {"encode", "learners", "environment"}
 #: packages inside these that are imported by name only, behind an `__init__` that imports nothing
-TORCH_INSIDE = {"learners/policy", "learners/heads"}
+TORCH_INSIDE = {"learners/policy", "learners/heads", "learners/models"}
 TORCH_FAMILY = {"torch", "transformers", "accelerate", "peft"}
 UPSTREAMS = {"trl", "datasets", "diffusers", "ray"}
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from cupel.errors import InputError
 
+_COLUMNS = ("first", "second", "p", "w", "annotator", "group")
+_OPTIONAL = ("prompt", "context")
+
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -20,6 +23,8 @@ class Comparisons:
     annotator, group  int64 [n], index into `annotators` and `groups`, -1 unknown
     ids               n names, for treatments that keep a table by record
     length            float32 [rows of the features], tokens or words of each side; None where no objective asks
+    prompt, context   int64 [n], rows of `prompts` and `contexts`, float32 matrices; None where no model reads them
+    columns           names of the features' columns, where a model speaks of them
     """
 
     first: np.ndarray
@@ -32,12 +37,19 @@ class Comparisons:
     annotators: Sequence[str] = ()
     groups: Sequence[str] = ()
     length: np.ndarray | None = None
+    prompt: np.ndarray | None = None
+    prompts: np.ndarray | None = None
+    context: np.ndarray | None = None
+    contexts: np.ndarray | None = None
+    columns: Sequence[str] = ()
 
     @classmethod
     def of(
         cls, first: np.ndarray, second: np.ndarray, p: np.ndarray | None = None, w: np.ndarray | None = None, *,
         annotator: np.ndarray | None = None, group: np.ndarray | None = None, ids: Sequence[str] | None = None,
         annotators: Sequence[str] = (), groups: Sequence[str] = (), length: np.ndarray | None = None,
+        prompt: np.ndarray | None = None, prompts: np.ndarray | None = None, context: np.ndarray | None = None,
+        contexts: np.ndarray | None = None, columns: Sequence[str] = (),
     ) -> Comparisons:  # fmt: skip
         """Comparisons from what is known of them: p and w are 1 where they are left out. InputError where lengths or values are wrong.
 
@@ -51,13 +63,22 @@ class Comparisons:
             np.asarray(first, np.int64), np.asarray(second, np.int64), np.ones(n) if p is None else np.asarray(p, np.float64),
             np.ones(n) if w is None else np.asarray(w, np.float64), unknown if annotator is None else np.asarray(annotator, np.int64),
             unknown if group is None else np.asarray(group, np.int64), numbers if ids is None else ids, annotators, groups, length,
+            *(None if x is None else np.asarray(x, np.int64 if x.ndim == 1 else np.float32) for x in (prompt, prompts, context, contexts)),
+            columns=columns,
         )  # fmt: skip
-        sizes = {name: len(getattr(found, name)) for name in ("first", "second", "p", "w", "annotator", "group", "ids")}
+        columns = [*_COLUMNS, "ids", *(name for name in _OPTIONAL if getattr(found, name) is not None)]
+        sizes = {name: len(getattr(found, name)) for name in columns}
         if len(set(sizes.values())) > 1:
             raise InputError(f"the columns of the comparisons have different lengths: {sizes}")
         bad = np.flatnonzero(~((found.p >= 0) & (found.p <= 1) & (found.w >= 0) & np.isfinite(found.w)))
         if len(bad):
             raise InputError(f"{len(bad):,} of {n:,} comparisons have a p outside [0, 1] or a weight below 0 (first: row {bad[0]})")
+        for name, table in (("prompt", found.prompts), ("context", found.contexts)):
+            index = getattr(found, name)
+            if (index is None) != (table is None):
+                raise InputError(f"{name}s are rows of a matrix: give both {name} and {name}s, or neither")
+            if index is not None and table is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(table):
+                raise InputError(f"{name} points at rows {index.min():,} to {index.max():,} of {len(table):,} vectors")
         return found
 
     def __len__(self) -> int:
@@ -66,7 +87,7 @@ class Comparisons:
 
     def take(self, rows: np.ndarray) -> Comparisons:
         """Some of the comparisons; features, annotators and groups are shared."""
-        columns = {name: getattr(self, name)[rows] for name in ("first", "second", "p", "w", "annotator", "group")}
+        columns = {name: getattr(self, name)[rows] for name in (*_COLUMNS, *(x for x in _OPTIONAL if getattr(self, x) is not None))}
         ids = self.ids if isinstance(self.ids, range) else [self.ids[int(row)] for row in rows]
         return replace(self, **columns, ids=range(len(rows)) if isinstance(ids, range) else ids)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from cupel.errors import InputError
 from cupel.learners.heads.data import Comparisons, Gather
-from cupel.learners.heads.network import forward, initial, one_torch_thread
+from cupel.learners.heads.network import one_torch_thread
 from cupel.learners.heads.options import HeadOptions
+from cupel.learners.models.names import build, settings_of
+from cupel.learners.models.types import Given, PreferenceModel, Shape
 from cupel.noise.loss import check, terms_of, weigh
 from cupel.noise.peer import curriculum_order
 from cupel.noise.types import DataSpec, State, Target, Terms, Treatment
 from cupel.objectives.types import Context, Objective, Side
 
-#: what a head gives an objective
-GIVEN = frozenset({"score", "length"})
 Progress = Callable[[str, int, int], None]
 
 
@@ -61,17 +61,23 @@ class Tally:
 
 
 class Fitted(NamedTuple):
-    """Trained heads: their parameters, what each did with the records, its treatment's last state, and one line of numbers per epoch."""
+    """Trained heads, what each did with the records, its treatment's last state, and one line of numbers per epoch."""
 
-    weights: tuple[dict[str, np.ndarray], ...]
+    models: tuple[PreferenceModel, ...]
     tallies: tuple[Tally, ...]
     states: tuple[State, ...]
     epochs: list[dict[str, Any]]
 
+    @property
+    def weights(self) -> tuple[dict[str, np.ndarray], ...]:
+        """The parameters of each head by name."""
+        return tuple({name: x.detach().numpy().copy() for name, x in model.named_parameters()} for model in self.models)
+
 
 def check_fit(objective: Objective, treatment: Treatment, options: HeadOptions, data: Comparisons, seeds: Sequence[int]) -> None:
     """InputError where objective, treatment, peers and data do not go together, before anything is trained."""
-    missing = sorted(objective.needs - (GIVEN if data.length is not None else GIVEN - {"length"}))
+    gives = settings_of(options.model)[0].gives
+    missing = sorted(objective.needs - (gives | {"length"} if data.length is not None else gives))
     if missing:
         raise InputError(
             f"{objective.name} needs {', '.join(missing)} of each side, which a head on frozen vectors does not give. Objectives for "
@@ -134,9 +140,8 @@ def fit(
             for head in heads:
                 head.check_finite()
             log.append({"epoch": epoch, "heads": [head.line.numbers() for head in heads]})
-    return Fitted(
-        tuple(head.numbers() for head in heads), tuple(head.tally for head in heads), tuple(head.state for head in heads), log,
-    )  # fmt: skip
+    models = tuple(head.model.requires_grad_(False) for head in heads)
+    return Fitted(models, tuple(head.tally for head in heads), tuple(head.state for head in heads), log)
 
 
 def batch_order(n: int, seed: int, epoch: int) -> np.ndarray:
@@ -173,9 +178,13 @@ class _Head:
         self.gather, self.objective, self.treatment, self.o, self.total = gather, objective, treatment, options, total
         self.number, self.seed = name
         data = gather.data
-        start = initial(gather.features.shape[1], options.hidden, self.seed)
-        self.weights = {name: torch.from_numpy(value).requires_grad_(True) for name, value in start.items()}
-        parts = [{"params": [x], "weight_decay": 0.0 if name == "bias" else options.l2} for name, x in self.weights.items()]
+        self.model = build(options.model, shape_of(gather.features, data), self.seed)
+        self.reads = Reader(data, self.model)
+        parts = []
+        for key, x in self.model.named_parameters():
+            pace = self.model.pace(key)
+            decay = options.l2 if self.model.decayed(key) else 0.0
+            parts.append({"params": [x], "weight_decay": decay, "lr": options.learning_rate * pace, "pace": pace})
         self.optimiser = torch.optim.Adam(parts, lr=options.learning_rate, fused=True)
         self.state = treatment.init(DataSpec(data.ids, data.annotators, data.groups))
         self.context: Context = {}
@@ -207,7 +216,8 @@ class _Head:
         lengths = None
         if data.length is not None and "length" in self.objective.needs:
             lengths = (torch.from_numpy(data.length[data.first[rows]]), torch.from_numpy(data.length[data.second[rows]]))
-        sides = _sides(forward(self.weights, x), at, lengths)
+        given = self.reads(rows)
+        sides = _sides(self.model, x, at, given, lengths)
         if self.objective.context is not None:
             self.context = self.objective.context(sides[0].map(_detached), sides[1].map(_detached), self.context)
         try:
@@ -216,24 +226,25 @@ class _Head:
             raise self._broken(str(error)) from error
         with torch.no_grad():
             margin = self.objective.margin(*sides, self.context).double().numpy()
-            other = [_sides(forward(peer.weights, x), at, lengths) for peer in peers]
+            other = [_sides(peer.model, x, at, given, lengths) for peer in peers]
             reviewed = [terms_of(self.objective, *pair, self.context) for pair in other]
         self.seen = self._terms(rows, keep, flip, ([k for k, _ in reviewed], [f for _, f in reviewed]))
-        given = self.seen.given
-        assert given is not None
+        stated = self.seen.given
+        assert stated is not None
         with torch.no_grad():
-            used = self.treatment.target(given, self.seen, self.state)
+            used = self.treatment.target(stated, self.seen, self.state)
         loss = weigh(self.objective, Target(used.p.to(keep.dtype), used.w.to(keep.dtype)), keep, flip).sum() / len(rows)
         self.optimiser.zero_grad(set_to_none=True)
         if bool((used.w > 0).any()):  # a step without weight has nothing to say, and Adam's memory is not to speak for it
-            loss.backward()
+            penalty = self.model.penalty()
+            (loss if penalty is None else loss + penalty).backward()
         self._count(rows, margin, used, loss, [_difference(pair) for pair in other])
 
     def move(self) -> None:
         """One step of Adam on the gradients there are; afterwards the treatment learns from the step."""
         if self.o.schedule == "linear":
             for part in self.optimiser.param_groups:
-                part["lr"] = self.o.learning_rate * (1 - self.step / self.total)
+                part["lr"] = self.o.learning_rate * part["pace"] * (1 - self.step / self.total)
         self.optimiser.step()
         assert self.seen is not None
         self.state = self.treatment.update(self.seen, self.state)
@@ -264,7 +275,7 @@ class _Head:
 
     def check_finite(self) -> None:
         """InputError where a parameter is not finite."""
-        if not all(bool(torch.isfinite(x).all()) for x in self.weights.values()) or not math.isfinite(self.line.loss):
+        if not all(bool(torch.isfinite(x).all()) for x in self.model.parameters()) or not math.isfinite(self.line.loss):
             raise self._broken(f"parameters or loss are not finite (mean loss {self.line.loss / self.line.n:.3g})")
 
     def _broken(self, why: str) -> InputError:
@@ -273,15 +284,41 @@ class _Head:
             f"({self.o.learning_rate:g}), raise l2, or scale the features"
         )
 
-    def numbers(self) -> dict[str, np.ndarray]:
-        """The parameters."""
-        return {name: x.detach().numpy().copy() for name, x in self.weights.items()}
+
+class Reader:
+    """What a model reads of comparisons beside their responses, as tensors, by rows."""
+
+    def __init__(self, data: Comparisons, model: PreferenceModel) -> None:
+        self.data, self.reads = data, model.reads
+
+    def __call__(self, rows: np.ndarray) -> Given:
+        """What is given of these comparisons; None for what the model does not read."""
+        data = self.data
+        found: dict[str, Tensor] = {}
+        for name, index, table in (("prompt", data.prompt, data.prompts), ("context", data.context, data.contexts)):
+            if name in self.reads and index is not None and table is not None:
+                found[name] = torch.from_numpy(table[index[rows]])
+        if "person" in self.reads:
+            found["person"] = torch.from_numpy(data.annotator[rows])
+        return Given(**found)
 
 
-def _sides(score: Tensor, at: tuple[Tensor, Tensor], lengths: tuple[Tensor, Tensor] | None) -> tuple[Side, Side]:
-    """The two sides of each comparison, from the scores of the distinct sides of the batch."""
-    one, two = lengths or (None, None)
-    return Side(score=score.index_select(0, at[0]), n_tokens=one), Side(score=score.index_select(0, at[1]), n_tokens=two)
+def shape_of(features: np.ndarray, data: Comparisons) -> Shape:
+    """The shape of models for these comparisons."""
+    people = len(data.annotators) or int(data.annotator.max(initial=-1)) + 1
+    wide = [0 if table is None else table.shape[1] for table in (data.prompts, data.contexts)]
+    return Shape(features.shape[1], prompt=wide[0], people=people, context=wide[1], names=tuple(data.columns))
+
+
+def _sides(
+    model: PreferenceModel, x: Tensor, at: tuple[Tensor, Tensor], given: Given, lengths: tuple[Tensor, Tensor] | None
+) -> tuple[Side, Side]:  # fmt: skip
+    """The two sides of each comparison; the distinct sides of the batch are represented once."""
+    z = model.represent(x)
+    sides = model.sides(z.index_select(0, at[0]), z.index_select(0, at[1]), given)
+    if lengths is None:
+        return sides
+    return replace(sides[0], n_tokens=lengths[0]), replace(sides[1], n_tokens=lengths[1])
 
 
 def _detached(x: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class HeadOptions:
 
     objective    text `name:argument=value,...` of scores (bradley_terry, thurstone, davidson, ...)
     treatment    text of any treatment; with `peers`, "" is peer review (CRM), and any other has to go by a peer
-    hidden       units of the hidden layer (ReLU); 0 is a linear head
+    head         text of a preference model, `name:argument=value,...` (scalar, gpm, pal, ...); scalar is one number per response
+    hidden       units of the hidden layer (ReLU) of a scalar head; 0 is a linear head
     members      independent heads with seeds seed, seed + 1, ...; the score is their mean
     peers        0, or 2 and more heads trained beside each other, each with the mean losses of the others as its peer's
     eta          share that peer review leaves out in the end, the flip rate, in [0, 1/2); None: estimated out of fold
@@ -34,6 +35,7 @@ class HeadOptions:
 
     objective: str = "bradley_terry"
     treatment: str = ""
+    head: str = "scalar"
     hidden: int = 0
     members: int = 1
     peers: int = 0
@@ -58,6 +60,8 @@ class HeadOptions:
                 raise InputError(f"{name} is at least 0, not {getattr(self, name)!r}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"learning_rate is a positive number, not {self.learning_rate!r}")
+        if self.hidden and self.head != "scalar":
+            raise InputError(f"hidden={self.hidden} belongs to the head `scalar`: the arguments of {self.head} stand in its text")
         if not 0 <= self.heldout < 1:
             raise InputError(f"heldout lies in [0, 1), not {self.heldout!r}")
         if self.peers == 1:
@@ -77,6 +81,11 @@ class HeadOptions:
                 "a curriculum over batches that are selected one by one keeps a fixed share of the hard batches, which are almost all "
                 "noise: give scope=epoch, which selects first"
             )
+
+    @property
+    def model(self) -> str:
+        """The text of the preference model, hidden units included."""
+        return f"scalar:hidden={self.hidden}" if self.hidden else self.head
 
     @property
     def heads(self) -> int:

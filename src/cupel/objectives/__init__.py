@@ -23,6 +23,7 @@ _WHERE = {
     "joint": "across",
     "general_score": "preference",
     "typicality": "batch",
+    **dict.fromkeys(("rating_probabilities", "attribute_log_probability", "steer_list", "steer_weights", "effective_size"), "steering"),
     "check_values": "reading",
 }
 __all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -39,9 +39,10 @@ PAIRS: dict[str, str] = {
     "dove": "across",
 }
 #: module of each factory of list objectives
-LISTS: dict[str, str] = dict.fromkeys(
-    ("plackett_luce", "softmax_dpo", "all_pairs", "rrhf", "info_nca", "nca_list", "lipo", "irpo"), "listwise"
-)
+LISTS: dict[str, str] = {
+    **dict.fromkeys(("plackett_luce", "softmax_dpo", "all_pairs", "rrhf", "info_nca", "nca_list", "lipo", "irpo"), "listwise"),
+    "steer": "steering",
+}
 #: names in use elsewhere (TRL's first)
 ALIASES: dict[str, str] = {
     "exo_pair": "exo", "nca_pair": "nca", "sppo_hard": "sppo", "apo_zero_unpaired": "apo_zero", "aot_pair": "aot", "dpo": "sigmoid",

@@ -16,9 +16,10 @@ from dataclasses import replace
 import numpy as np
 from common import arguments, write_result
 
-from cupel.learners.heads.crm import flip_rate, margins, review
+from cupel.learners.heads.crm import flip_rate, review
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.fit import fit
+from cupel.learners.heads.margins import margins
 from cupel.learners.heads.options import HeadOptions
 from cupel.noise.fixed import identity
 from cupel.noise.rate import NotIdentifiableError
@@ -55,7 +56,7 @@ def cell(name: str, seed: int, noise: float, eta: float) -> dict[str, float]:
         treatment = review(options, eta)
     found = fit(x, train, bradley_terry(), treatment, options)
     sign = 2 * test.p - 1
-    table = margins(found.weights, x, test) * sign
+    table = margins(found.models, x, test) * sign
     last = found.epochs[-1]["heads"][0]["disagreement"]
     return {
         "single": float((table > 0).mean()), "ensemble": float((table.mean(axis=0) > 0).mean()),

@@ -260,7 +260,8 @@ def score_file(
     """The file's rows with score_first, score_second, margin and p_correct, as Parquet.
 
     margin is oriented to the recorded label (null without a preference); p_correct is what the model gives the recorded label: by the
-    calibration that lies in its folder (docs/trust.md), else sigmoid(margin), which is as good as the margins' scale happens to be.
+    calibration that lies in its folder (docs/trust.md), else sigmoid(margin), which is as good as the margins' scale happens to be. A
+    preference model scores as the row's annotator, in the row's context; scores are null where it has none for a response alone.
     """
     from cupel.evaluate.calibration import Calibration
     from cupel.learners.reward import load_reward
@@ -289,16 +290,21 @@ def _scored(model: Any, votes: Votes, calibration: Calibration | None) -> tuple[
     """(the rows with their scores, the margin of the recorded label)."""
     import pyarrow as pa
 
-    prompts, responses = votes.prompt_texts(), votes.response_texts()
-    at = votes.prompt.tolist()
-    first = model.score([prompts[i] for i in at], [responses[i] for i in votes.first.tolist()])
-    second = model.score([prompts[i] for i in at], [responses[i] for i in votes.second.tolist()])
-    margin = (first - second) * votes.sign
+    if hasattr(model, "matrix"):  # a preference model: who compares, and in which context, stands in the votes
+        found = model.scores(votes)
+        first, second = (pa.nulls(len(votes), pa.float64()),) * 2 if found is None else map(pa.array, found)
+        margin = model.margin(votes) * votes.sign
+    else:
+        prompts, responses = votes.prompt_texts(), votes.response_texts()
+        at = votes.prompt.tolist()
+        one = model.score([prompts[i] for i in at], [responses[i] for i in votes.first.tolist()])
+        two = model.score([prompts[i] for i in at], [responses[i] for i in votes.second.tolist()])
+        first, second, margin = pa.array(one), pa.array(two), (one - two) * votes.sign
     undecided = votes.sign == 0
     table = votes.source if votes.source is not None else pa.table({"id": votes.ids})
     columns = {
-        "score_first": pa.array(first),
-        "score_second": pa.array(second),
+        "score_first": first,
+        "score_second": second,
         "margin": pa.array(margin, mask=undecided),
         "p_correct": pa.array(0.5 * (1 + np.tanh(margin / 2)) if calibration is None else calibration.probability(margin), mask=undecided),
     }

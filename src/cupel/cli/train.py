@@ -40,6 +40,10 @@ def reward(
         str | None, typer.Option("--model", help="Folder or name of a transformer to train; without it, a linear head on frozen vectors.")
     ] = None,
     objective: Annotated[str | None, typer.Option("--objective", help="name:argument=value,... of scores, e.g. bradley_terry.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Preference model, name:argument=value,...: scalar, gpm:dim=6, pal:prototypes=3, context, ..."),
+    ] = None,
     treatment: Annotated[
         str | None,
         typer.Option("--treatment", help="none, em, em-annotator, conservative or unbiased; any other with --model, --objective or --set."),
@@ -67,7 +71,7 @@ def reward(
     """Train a ridge on every row of the file; with --objective or --set heads by minibatches; with a recipe or --model a transformer."""
     from cupel.training import is_recipe
 
-    loop = {"objective": objective, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    loop = {"objective": objective, "head": head, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     transformer = {"model": model, "max_length": max_length, "lora": lora}
     console = c.Console(json=as_json, quiet=quiet, no_progress=no_progress)
     if model is not None or is_recipe(file):

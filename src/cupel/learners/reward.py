@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "cupel-linear-reward"
 #: the format of heads by minibatches, `cupel.learners.heads`
 HEADS = "cupel-head"
+#: the format of preference models by minibatches
+PREFERENCES = "cupel-preference"
 VERSION = 1
 #: rounds of EM: margins, posterior, head
 ROUNDS = 2
@@ -130,11 +132,11 @@ class RewardModel:
 
 
 def load_reward(directory: str | Path, *, cache: str | Path | None = None, device: str = "cpu") -> Any:
-    """The reward model of a folder, whatever it is: a linear head that `train_reward` saved, heads of `cupel.learners.heads`, or a
-    transformer with one output.
+    """The reward model of a folder, whatever it is: a linear head that `train_reward` saved, heads or preference models of
+    `cupel.learners.heads`, or a transformer with one output.
 
     All have score(prompts, responses) and margin(votes). InputError for folders that hold none, and where the extra that a transformer
-    needs is not installed.
+    or a preference model needs is not installed.
     """
     from cupel.encode.cache import default_cache_dir
 
@@ -148,6 +150,14 @@ def load_reward(directory: str | Path, *, cache: str | Path | None = None, devic
         from cupel.learners.heads.model import HeadReward
 
         return HeadReward.load(directory, cache=cache, device=device)
+    if config.get("format") == PREFERENCES:
+        missing = [name for name in ("torch", "jaxtyping") if importlib.util.find_spec(name) is None]
+        if missing:
+            needs = " and ".join(missing)
+            raise InputError(f"{directory} is a preference model, which needs {needs}: python -m pip install 'cupel[train]'")
+        from cupel.learners.heads.preference import PreferenceReward
+
+        return PreferenceReward.load(directory, cache=cache, device=device)
     architectures = config.get("architectures") or ()
     if config.get("format") != FORMAT and architectures and not any("ForSequenceClassification" in str(name) for name in architectures):
         raise InputError(f"{directory} is a {architectures[0]}, not a reward model: train one with cupel train reward --model {directory}")

@@ -15,7 +15,7 @@ import numpy as np
 from cupel.errors import InputError
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.fit import Progress, Tally, fit
-from cupel.learners.heads.model import rewards
+from cupel.learners.heads.margins import margins
 from cupel.learners.heads.options import HeadOptions
 from cupel.noise.fixed import identity
 from cupel.noise.peer import peer_review
@@ -83,17 +83,9 @@ def out_of_fold(
     out = np.zeros(n)
     for k in range(int(fold.max()) + 1):
         inside, outside = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        head = fit(features, data.take(inside), objective, identity(), plain, seeds=[options.seed], progress=progress).weights[0]
-        out[outside] = margins([head], features, data.take(outside))[0]
+        found = fit(features, data.take(inside), objective, identity(), plain, seeds=[options.seed], progress=progress)
+        out[outside] = margins(found.models, features, data.take(outside))[0]
     return out
-
-
-def margins(heads: Sequence[Any], features: np.ndarray, data: Comparisons) -> np.ndarray:
-    """score(first) - score(second) of each comparison under each head, float64 [K, n]; each side is scored once."""
-    used, at = np.unique(np.concatenate([data.first, data.second]), return_inverse=True)
-    at = at.reshape(2, -1)
-    score = np.stack([rewards(head, features[used]) for head in heads])
-    return score[:, at[0]] - score[:, at[1]]
 
 
 def kept_by(data: Comparisons, tallies: Sequence[Tally]) -> pa.Table:

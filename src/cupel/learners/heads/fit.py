@@ -18,10 +18,11 @@ from torch import Tensor
 
 from cupel.errors import InputError
 from cupel.learners.heads.data import Comparisons, Gather
+from cupel.learners.heads.margins import Reader, shape_of
 from cupel.learners.heads.network import one_torch_thread
 from cupel.learners.heads.options import HeadOptions
 from cupel.learners.models.names import build, settings_of
-from cupel.learners.models.types import Given, PreferenceModel, Shape
+from cupel.learners.models.types import Given, PreferenceModel
 from cupel.noise.loss import check, terms_of, weigh
 from cupel.noise.peer import curriculum_order
 from cupel.noise.types import DataSpec, State, Target, Terms, Treatment
@@ -283,31 +284,6 @@ class _Head:
             f"head {self.number} broke in epoch {self.epoch + 1} of {self.o.epochs}, step {self.step + 1}: {why}. Lower learning_rate "
             f"({self.o.learning_rate:g}), raise l2, or scale the features"
         )
-
-
-class Reader:
-    """What a model reads of comparisons beside their responses, as tensors, by rows."""
-
-    def __init__(self, data: Comparisons, model: PreferenceModel) -> None:
-        self.data, self.reads = data, model.reads
-
-    def __call__(self, rows: np.ndarray) -> Given:
-        """What is given of these comparisons; None for what the model does not read."""
-        data = self.data
-        found: dict[str, Tensor] = {}
-        for name, index, table in (("prompt", data.prompt, data.prompts), ("context", data.context, data.contexts)):
-            if name in self.reads and index is not None and table is not None:
-                found[name] = torch.from_numpy(table[index[rows]])
-        if "person" in self.reads:
-            found["person"] = torch.from_numpy(data.annotator[rows])
-        return Given(**found)
-
-
-def shape_of(features: np.ndarray, data: Comparisons) -> Shape:
-    """The shape of models for these comparisons."""
-    people = len(data.annotators) or int(data.annotator.max(initial=-1)) + 1
-    wide = [0 if table is None else table.shape[1] for table in (data.prompts, data.contexts)]
-    return Shape(features.shape[1], prompt=wide[0], people=people, context=wide[1], names=tuple(data.columns))
 
 
 def _sides(

@@ -20,6 +20,8 @@ class HeadOptions:
     treatment    text of any treatment; with `peers`, "" is peer review (CRM), and any other has to go by a peer
     head         text of a preference model, `name:argument=value,...` (scalar, gpm, pal, ...); scalar is one number per response
     hidden       units of the hidden layer (ReLU) of a scalar head; 0 is a linear head
+    context      column of the votes that states the context of a comparison, for heads that read it
+    context_as   text: a context is the vector of its text; id: it is known by its name alone
     members      independent heads with seeds seed, seed + 1, ...; the score is their mean
     peers        0, or 2 and more heads trained beside each other, each with the mean losses of the others as its peer's
     eta          share that peer review leaves out in the end, the flip rate, in [0, 1/2); None: estimated out of fold
@@ -37,6 +39,8 @@ class HeadOptions:
     treatment: str = ""
     head: str = "scalar"
     hidden: int = 0
+    context: str = "context"
+    context_as: Literal["text", "id"] = "text"
     members: int = 1
     peers: int = 0
     eta: float | None = None

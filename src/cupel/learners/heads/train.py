@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cupel.encode.surface import SURFACE
 from cupel.errors import InputError
-from cupel.learners.heads.crm import flip_rate, kept_by, margins, review
+from cupel.learners.heads.crm import flip_rate, kept_by, review
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.fit import Fitted, Progress, check_fit, fit
+from cupel.learners.heads.inputs import Known, comparisons
+from cupel.learners.heads.margins import margins
 from cupel.learners.heads.model import HeadReward, scaled
 from cupel.learners.heads.options import HeadOptions
+from cupel.learners.heads.preference import PreferenceReward
+from cupel.learners.models.names import reads_of
 from cupel.learners.sides import RawSides, Scaling, raw_sides
 from cupel.learners.threads import one_blas_thread
 from cupel.noise.names import parse as parse_treatment
@@ -35,7 +38,7 @@ DRAWS = 500
 class TrainedHead:
     """model; metrics; records: per comparison trained on what each head made of it; kept: how often those of whom were kept."""
 
-    model: HeadReward
+    model: HeadReward | PreferenceReward
     metrics: dict[str, Any]
     records: pa.Table
     kept: pa.Table
@@ -48,8 +51,8 @@ class TrainedHead:
         write_json(place / "metrics.json", self.metrics)
         write_parquet(place / "records.parquet", self.records)
         write_parquet(place / "kept.parquet", self.kept)
-        if len(self.model.members) > 1:
-            for k in range(len(self.model.members)):
+        if self.metrics["members"] > 1 or self.metrics["peers"]:
+            for k in range(self.metrics["peers"] or self.metrics["members"]):
                 self.model.member(k).save(place / f"member-{k}")
         return place
 
@@ -82,14 +85,19 @@ def train_head(
     if not (votes.split == HELDOUT).any() and options.heldout > 0:
         votes = assign(votes, heldout=options.heldout, seed=options.seed)
     held = votes.split == HELDOUT
-    table = comparisons(votes, sides)
     train, test = np.flatnonzero(use & ~held), np.flatnonzero(use & held)
     if not len(train):
         raise InputError(f"all {int(use.sum()):,} usable rows are held out: there is nothing to learn from")
-    data = table.take(train)
+    place = Path(cache) if cache else None
     with one_blas_thread():
-        spread = np.union1d(data.first, data.second)
-        scaling = Scaling.fit(RawSides(sides.embedding[spread], sides.facts[spread], sides.length[spread], data.first, data.second))
+        first, second = sides.first[train], sides.second[train]
+        spread = np.union1d(first, second)
+        scaling = Scaling.fit(RawSides(sides.embedding[spread], sides.facts[spread], sides.length[spread], first, second))
+        reads = reads_of(options.model)
+        known = Known.of(votes, reads, column=options.context, context_as=options.context_as)
+        told: dict[str, Any] = {"known": known, "scaling": scaling, "encoder": loaded, "cache": place}
+        table = comparisons(votes, sides, reads=reads, vectors=None if vectors is None else vectors[0], **told)
+        data = table.take(train)
         features = scaled(scaling, sides.embedding, sides.facts)
         eta: dict[str, Any] | None = None
         if options.peers and not options.treatment:
@@ -99,7 +107,12 @@ def train_head(
             treatment = review(options, float(eta["rate"]))
         found = fit(features, data, objective, treatment, options, progress=progress)
     info = {**options.recorded(), "treatment": treatment.name, "encoder": loaded.name, "n_train": len(train), "n_heldout": len(test)}
-    model = HeadReward(found.weights, scaling, loaded.name, loaded.hash, info, Path(cache) if cache else None, {"encoder": loaded})
+    whole = (scaling, loaded.name, loaded.hash)
+    model: HeadReward | PreferenceReward
+    if options.head == "scalar":
+        model = HeadReward(found.weights, *whole, info, place, {"encoder": loaded})
+    else:
+        model = PreferenceReward(found.models, options.model, *whole, known, info, place, {"encoder": loaded})
     metrics = {**info, "eta": eta, "epochs_log": found.epochs, "treatment_state": _small(found), "heldout_result": None}
     if len(test):
         metrics["heldout_result"] = held_out(found, features, table.take(test), options.seed)
@@ -116,16 +129,6 @@ def parsed(options: HeadOptions) -> tuple[Objective, Treatment]:
         raise InputError(str(error)) from error
 
 
-def comparisons(votes: Votes, sides: RawSides) -> Comparisons:
-    """The comparisons of votes, pointing at the rows of their sides; lengths are words."""
-    group = np.unique(votes.group, return_inverse=True)
-    return Comparisons.of(
-        sides.first, sides.second, votes.p, votes.w, annotator=votes.annotator, group=group[1].reshape(-1), ids=votes.ids.to_pylist(),
-        annotators=votes.annotators, groups=tuple(map(str, group[0].tolist())),
-        length=np.maximum(np.rint(np.expm1(sides.facts[:, SURFACE.index("log_words")])), 1).astype(np.float32),
-    )  # fmt: skip
-
-
 def held_out(found: Fitted, features: np.ndarray, test: Comparisons, seed: int) -> dict[str, Any]:
     """Log loss and accuracy of each head and of their mean on held-out votes, with 95 % intervals over groups, and how far heads differ.
 
@@ -133,7 +136,7 @@ def held_out(found: Fitted, features: np.ndarray, test: Comparisons, seed: int) 
     of 0 counts one half. disagreement: share of comparisons on which not all heads have the same sign; spread: mean standard deviation
     of the margin over heads.
     """
-    table = margins(found.weights, features, test)
+    table = margins(found.models, features, test)
     out: dict[str, Any] = {"n": len(test), "heads": [_quality(one, test, seed) for one in table]}
     if len(table) > 1:
         out["ensemble"] = _quality(table.mean(axis=0), test, seed)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cupel.errors import InputError
 from cupel.learners import models
-from cupel.learners.models.types import PreferenceModel, Shape
+from cupel.learners.models.types import PreferenceModel, Reads, Shape
 
 
 @cache
@@ -66,6 +66,16 @@ def build(text: str, shape: Shape, seed: int) -> PreferenceModel:
     """
     made, settings = settings_of(text)
     return made(shape, seed=seed, **settings)  # pyright: ignore[reportCallIssue]: every model takes a seed, the base class has no use for it
+
+
+def reads_of(text: str) -> frozenset[Reads]:
+    """What the model that a text names looks at beside the responses. InputError as `settings_of`.
+
+    >>> reads_of("scalar")
+    frozenset()
+    """
+    made, settings = settings_of(text)
+    return made.reading(**settings)
 
 
 def _value(text: str, default: Any, where: str) -> Any:

@@ -68,7 +68,7 @@ class PreferenceModel(nn.Module):
 
     name      what recipes call it; the arguments after `shape` of its constructor are its settings (numbers, words, booleans)
     summary   one line
-    reads     what it looks at beside the responses
+    reads     what it looks at beside the responses; where settings decide, `reading` says it and the constructor sets it before the base's
     gives     fields of a side that it fills; objectives that need others are refused
     Parameters are drawn from `torch.Generator().manual_seed(seed)`, so that the seed alone decides them.
     """
@@ -84,6 +84,11 @@ class PreferenceModel(nn.Module):
         for what, have in (("prompt", shape.prompt), ("person", shape.people), ("context", shape.context)):
             if what in self.reads and not have:
                 raise InputError(f"the model {self.name} reads the {what} of a comparison, and these comparisons have none")
+
+    @classmethod
+    def reading(cls, **settings: Any) -> frozenset[Reads]:
+        """What a model with these settings reads beside the responses, before it is built. Default: `reads`, whatever the settings."""
+        return cls.reads
 
     def represent(self, x: Tensor) -> Tensor:
         """What of a response does not depend on prompt, person or context, from its vector: [m, width] -> [m, any]. Default: the vector."""

@@ -24,8 +24,8 @@ OUTCOME = {
     "alpaca": "aa", "arena": "a!b", "arena_columns": "a=b", "argilla": "aab", "axolotl": "aa", "best_worst": "aaaaaabb",
     "community_alignment": "baabbaaaa", "helpsteer": "a=", "helpsteer_preference": "aaaaba===", "hh": "aa", "kto": "aa",
     "label_studio": "abb", "music_arena": "a!=b", "openai_preference": "aa", "pairs": "aa", "prism": "aa=aa", "rankings": "aab=",
-    "ratings": "a=ba", "ratings_long": "a=", "rewardbench": "aaaaa", "search_arena": "b=", "sharegpt": "aa", "shp": "ab", "trl": "aaa",
-    "trl_conversational": "aa", "trl_implicit": "aa", "ultrafeedback": "aab=", "votes": "a=b",
+    "ratings": "a=ba", "ratings_long": "a=", "reversals": "abab", "rewardbench": "aaaaa", "search_arena": "b=", "sharegpt": "aa",
+    "shp": "ab", "trl": "aaa", "trl_conversational": "aa", "trl_implicit": "aa", "ultrafeedback": "aab=", "votes": "a=b",
 }  # fmt: skip
 SIGNS = {"a": "a", "b": "b", "tie": "=", "both_bad": "!", "skip": "-"}
 

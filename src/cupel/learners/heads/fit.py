@@ -180,6 +180,7 @@ class _Head:
         self.number, self.seed = name
         data = gather.data
         self.model = build(options.model, shape_of(gather.features, data), self.seed)
+        self.model.prepare(gather.features, data)
         self.reads = Reader(data, self.model)
         parts = []
         for key, x in self.model.named_parameters():

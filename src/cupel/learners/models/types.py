@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cupel.errors import InputError
 from cupel.objectives.types import Need, Side
+
+if TYPE_CHECKING:
+    from cupel.learners.heads.data import Comparisons
 
 #: what a model may look at beside the two responses
 Reads = Literal["prompt", "person", "context"]
@@ -89,6 +93,9 @@ class PreferenceModel(nn.Module):
     def reading(cls, **settings: Any) -> frozenset[Reads]:
         """What a model with these settings reads beside the responses, before it is built. Default: `reads`, whatever the settings."""
         return cls.reads
+
+    def prepare(self, features: np.ndarray, data: Comparisons) -> None:
+        """Called once before the first step, with what is learned from: statistics that buffers keep are taken here. Default: nothing."""
 
     def represent(self, x: Tensor) -> Tensor:
         """What of a response does not depend on prompt, person or context, from its vector: [m, width] -> [m, any]. Default: the vector."""

@@ -65,15 +65,23 @@ def _probit(d: Tensor) -> Tensor:
     return -torch.special.log_ndtr(d)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
-def reward_hinge(margin: float = 1.0) -> Objective:
-    """Hinge on scores, max(0, margin - d). ValueError unless margin >= 0.
+def reward_hinge(margin: float = 1.0, smooth: float = 0.0) -> Objective:
+    """Hinge on scores, max(0, margin - d); with smooth = g > 0 its corner is a parabola of width g.
+
+    With t = margin - d the smooth hinge is 0 for t <= 0, t^2 / (2 g) up to t = g, t - g / 2 beyond: slope -1 in d from there on. The
+    form with g = 5 is in the code of PAL (arXiv:2406.08469, by the card). ValueError unless margin, smooth >= 0.
 
     >>> first, second = Side(score=torch.tensor([0.5])), Side(score=torch.tensor([0.0]))
-    >>> reward_hinge().loss(first, second, {}).item()
-    0.5
+    >>> reward_hinge().loss(first, second, {}).item(), round(reward_hinge(smooth=5).loss(first, second, {}).item(), 4)
+    (0.5, 0.025)
     """
-    not_negative(margin=margin)
-    return of_scores("reward_hinge", lambda d: torch.relu(margin - d), {"margin": margin})
+    not_negative(margin=margin, smooth=smooth)
+
+    def shape(d: Tensor) -> Tensor:
+        t = torch.relu(margin - d)
+        return torch.where(t < smooth, t**2 / (2 * smooth), t - smooth / 2) if smooth else t
+
+    return of_scores("reward_hinge", shape, {"margin": margin, "smooth": smooth})
 
 
 def focal(gamma: float = 2.0) -> Objective:

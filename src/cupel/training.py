@@ -120,12 +120,13 @@ def look_ahead(options: Any, progress: Progress | None = None) -> dict[str, Any]
     from cupel.learners.policy.options import reference_of
     from cupel.learners.policy.preparing import parsed, prepare
     from cupel.learners.policy.questions import questions
+    from cupel.learners.policy.reward_model import given_by
     from cupel.learners.policy.step import check_run
 
     objective, treatment = parsed(options)
     live = reference_of(options.reference).kind in ("live", "refresh", "ema")
-    single, reward = options.unpaired or options.kind == "sft", options.kind == "reward"
-    check_run(objective, treatment, live=live, unpaired=single, peer=options.peer is not None, reward=reward)
+    single = options.unpaired or options.kind == "sft"
+    check_run(objective, treatment, live=live, unpaired=single, peer=options.peer is not None, gives=given_by(options))
     with tempfile.TemporaryDirectory() as place:
         prepared = prepare(options, Path(place), mismatch=False, progress=progress)
         data, asked = prepared.data, questions(prepared.sets, options)

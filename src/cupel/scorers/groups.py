@@ -47,6 +47,7 @@ class Groups:
     prompt_index     N integers in [0, G): the prompt of each response
     first, second    int64 [C]: the two responses of each comparison
     further          what the model reads beside token ids (pixel values of a vision model)
+    person           int64 [C]: who compared, where a model asks for it; -1 unknown
     counted          bool [sum of response_lengths]: tokens that the response is scored by; the others (a user's turn, a tool's answer
                      within a response of several turns) are read by the model and not scored. None: all
 
@@ -62,6 +63,7 @@ class Groups:
     second: Tensor
     further: Further = field(default_factory=Further)
     counted: Tensor | None = None
+    person: Tensor | None = None
 
     def __post_init__(self) -> None:
         for what, lengths, ids in (
@@ -152,6 +154,7 @@ class Groups:
                 {name: tuple(None if x is None else move(x) for x in values) for name, values in self.further.extra.items()},
                 {name: move(value) for name, value in self.further.per_token.items()}, self.further.content,
             ), counted=None if self.counted is None else move(self.counted),
+            person=None if self.person is None else move(self.person),
         )  # fmt: skip
 
     @classmethod

@@ -39,6 +39,10 @@ class RewardScores(NamedTuple):
         """
         return Side(score=self.score.index_select(0, index), n_tokens=self.n_tokens.index_select(0, index))
 
+    def sides(self, groups: Groups, reference: object = None) -> tuple[Side, Side]:
+        """The sides of the batch's pairs."""
+        return self.side(groups.first), self.side(groups.second)
+
 
 class RewardScorer(Scorer):
     """Scores of responses, from a decoder with a linear head of one output (AutoModelForSequenceClassification, peft around it or not).
@@ -49,9 +53,9 @@ class RewardScorer(Scorer):
 
     def _check_head(self, parts: Anatomy, groups: Groups, twin: Hidden) -> None:
         del twin  # of responses without the token more
-        longer = _with_end(groups)
+        longer = with_end(groups)
         ours = self._scores(groups, padded.hidden(parts, longer, places(longer))).score
-        own = torch.cat([_own(parts.causal, row[None]) for row in _rows(groups)])
+        own = torch.cat([_own(parts.causal, row[None]) for row in rows_of(groups)])
         gap = float((own.double() - ours.double()).abs().max() / own.double().abs().max().clamp(min=1))
         if not gap <= 10 * TOLERANCE.get(ours.dtype, 1e-3):
             raise ScorerError(
@@ -67,7 +71,7 @@ class RewardScorer(Scorer):
         self, groups: Groups, needs: Iterable[str] = ("score",), reference: Callable[..., Any] | None = None, epsilon: float = 0.01
     ) -> RewardScores:  # fmt: skip
         """Scores of the responses of `groups`, with gradient where it is enabled. The other arguments are those of `Scorer`, not read."""
-        return self._scores(groups, self.hidden(_with_end(groups)))
+        return self._scores(groups, self.hidden(with_end(groups)))
 
     def _scores(self, groups: Groups, state: Hidden) -> RewardScores:
         """From hidden states of responses that are one token longer."""
@@ -95,7 +99,7 @@ class WholeModelReward(nn.Module):
         device = next(model.parameters()).device
         with quiet(model), torch.autocast(device.type, enabled=False):
             groups = groups.to(device)
-            own = torch.cat([_own(model, row[None]) for row in _rows(groups)])
+            own = torch.cat([_own(model, row[None]) for row in rows_of(groups)])
             gap = float((own.double() - self(groups).score.double()).abs().max())
         if not gap <= 10 * TOLERANCE.get(own.dtype, 1e-3):
             raise ScorerError(f"the scores of {type(model).__name__} change by {gap:.3g} with padding: they are not trusted")
@@ -104,7 +108,7 @@ class WholeModelReward(nn.Module):
         self, groups: Groups, needs: Iterable[str] = ("score",), reference: Callable[..., Any] | None = None, epsilon: float = 0.01
     ) -> RewardScores:  # fmt: skip
         """Scores of the responses of `groups`, one row each."""
-        rows = _rows(groups)
+        rows = rows_of(groups)
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=int(rows[0][0]))
         sizes = torch.tensor([len(row) for row in rows], device=ids.device)
         mask = torch.arange(ids.shape[1], device=ids.device)[None] < sizes[:, None]
@@ -140,14 +144,14 @@ def score_head(causal: Any) -> nn.Module:
     raise ScorerError(f"{type(causal).__name__} has no head for a score ({' or '.join(HEADS)}): load it as a sequence classifier")
 
 
-def _with_end(groups: Groups) -> Groups:
+def with_end(groups: Groups) -> Groups:
     """Each response with one token more: the position that would predict it is the response's last, which is where a score is read."""
     ids = list(groups.response_ids.split(list(groups.response_lengths)))
     longer = torch.cat([torch.cat([part, part[-1:]]) for part in ids])
     return replace(groups, response_ids=longer, response_lengths=tuple(n + 1 for n in groups.response_lengths), counted=None)
 
 
-def _rows(groups: Groups) -> list[Tensor]:
+def rows_of(groups: Groups) -> list[Tensor]:
     """Prompt and response of each response, one after the other."""
     prompts = groups.prompt_ids.split(list(groups.prompt_lengths))
     parts = groups.response_ids.split(list(groups.response_lengths))

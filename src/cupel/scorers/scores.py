@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cupel.objectives.types import Side
+
+if TYPE_CHECKING:
+    from cupel.scorers.groups import Groups
 
 
 class Scores(NamedTuple):
@@ -52,6 +55,10 @@ class Scores(NamedTuple):
             zero = torch.zeros((), dtype=self.logp.dtype, device=self.logp.device)
             values |= {name: torch.where(mask, value[at], zero) for name, value in tokens.items() if value is not None}
         return Side(**values)
+
+    def sides(self, groups: Groups, reference: Scores | None = None) -> tuple[Side, Side]:
+        """The sides of the batch's pairs; reference as `side`."""
+        return self.side(groups.first, reference), self.side(groups.second, reference)
 
 
 def _moved(value: Tensor | None, device: torch.device) -> Tensor | None:

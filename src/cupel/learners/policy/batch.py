@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,7 @@ class Data:
     """Comparisons of all data sets of a run, as one table over their tokens.
 
     tokens    of each data set; source int32 [n] which one a comparison is from
+    person    int32 [n] who compared, as the people of a model are numbered; None where no model asks
     inputs    makes what prompts hold beside tokens (images), batch by batch; None where they hold nothing
     partner   of each data set, for each prompt a response to another prompt (-1: none), where an objective asks for such pairs; else ()
     prompt    int64 [n] prompt, numbered through all data sets; cost, prompt_cost: tokens of a comparison's responses, and of each prompt
@@ -68,6 +70,7 @@ class Data:
     spec: DataSpec
     partner: tuple[np.ndarray, ...]
     inputs: Inputs | None = None
+    person: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -103,6 +106,12 @@ class Data:
             partner=tuple(_partners(tokens) for tokens, _ in parts) if mismatch else (), inputs=inputs,
         )  # fmt: skip
 
+    def as_people(self, people: Sequence[str]) -> Data:
+        """The same comparisons, with their annotators numbered as in `people`; -1 for those who are not there."""
+        place = {name: n for n, name in enumerate(people)}
+        met = np.array([*(place.get(name, -1) for name in self.spec.annotators), -1], np.int32)
+        return replace(self, person=met[self.annotator])
+
     def batch(self, at: np.ndarray, counts: bool = True) -> Batch:
         """The comparisons `at`, int [B], as a batch on the CPU; with `counts` false their weights are 0."""
         at = at[np.argsort(self._single(at), kind="stable")]
@@ -137,6 +146,7 @@ class Data:
             response_lengths=tuple(len(ids) for _, ids, _ in marks), prompt_index=tuple(g for g, _, _ in marks),
             first=torch.tensor([a for a, _ in pairs], dtype=torch.int64), second=torch.tensor([b for _, b in pairs], dtype=torch.int64),
             counted=_counted([(ids, mark) for _, ids, mark in marks]), further=further,
+            person=None if self.person is None else torch.from_numpy(self.person[at[: len(pairs)]].astype(np.int64)),
         )  # fmt: skip
         return Batch(
             groups, torch.tensor([a for (a,) in alone], dtype=torch.int64), torch.from_numpy(at.astype(np.int64)),

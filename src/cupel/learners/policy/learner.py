@@ -38,7 +38,7 @@ from cupel.learners.policy.options import PolicyOptions, Reference, reference_of
 from cupel.learners.policy.preparing import Progress, parsed, prepare
 from cupel.learners.policy.questions import questions
 from cupel.learners.policy.ranks import Ranks, place_into, whole
-from cupel.learners.policy.reward_model import conventions, load_reward_model
+from cupel.learners.policy.reward_model import conventions, given_by, head_of, load_reward_model, scorer_of
 from cupel.learners.policy.scaling import Scaler
 from cupel.learners.policy.step import Stepper, StepResult, check_run
 from cupel.learners.policy.stored import frozen, peer_for, reference_for
@@ -96,8 +96,8 @@ class _Run:
         if "reference" not in self.objective.needs and "reference_tokens" not in self.objective.needs and options.kind == "sft":
             self.reference_kind = Reference("none")
         live = self.reference_kind.kind in ("live", "refresh", "ema")
-        single, reward = options.unpaired or options.kind == "sft", options.kind == "reward"
-        check_run(self.objective, self.treatment, live=live, unpaired=single, peer=options.peer is not None, reward=reward)
+        single = options.unpaired or options.kind == "sft"
+        check_run(self.objective, self.treatment, live=live, unpaired=single, peer=options.peer is not None, gives=given_by(options))
         wants = {"reference", "reference_tokens"} & self.objective.needs
         if self.reference_kind.kind == "none" and wants:
             raise InputError(f"{self.objective.name} compares with a reference: choose reference: start, or an objective such as simpo")
@@ -140,15 +140,15 @@ class _Run:
 
     def _load(self) -> None:
         """Model, scorer, optimiser; the reference is filled before the first step."""
-        from cupel.scorers.reward import reward_scorer
         from cupel.scorers.scorer import Scorer
 
         o = self.o
         torch.manual_seed(_number(o.seed, "adapter"))  # an adapter's first values
-        self.model: Any = load_reward_model(o, self.prepared.tokenizer, self._tokens()) if o.kind == "reward" else load_model(o)
+        reward = o.kind == "reward"
+        self.model: Any = load_reward_model(o, self.prepared, self._tokens()) if reward else load_model(o)
         self.model.to(self.ranks.device)
-        if o.kind == "reward":
-            self.scorer: Any = reward_scorer(self.model, o.layout, longest=o.max_length)
+        if reward:
+            self.scorer: Any = scorer_of(self.model, o)
         else:
             self.scorer = Scorer(self.model, o.layout, longest=o.max_length, examples=self.prepared.examples)
         self.reference: Any = reference_for(o, self.reference_kind, self.objective, self.scorer, self.ranks, self.prepared, self.progress)
@@ -242,7 +242,9 @@ class _Run:
         save_model(folder, self.scorer.model, self.prepared.processor, state, merge)
         o, template = self.o, self.prepared.template
         said = {"kind": o.kind, "objective": "sft" if o.kind == "sft" else o.objective, "treatment": o.treatment, "code": _code()}
-        said |= {"template": template.digest} | ({"tokens": conventions(template, o)} if o.kind == "reward" else {})
+        said |= {"template": template.digest}
+        if o.kind == "reward":
+            said |= {"tokens": conventions(template, o), **head_of(o, self.prepared, self.scorer.model)}
         (folder / "cupel.json").write_text(to_json(said), "utf-8")
 
     # ---- the loop -------------------------------------------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ class _Run:
         norm = gradient_norm(self.scorer.model, self.ranks) / self.scaler.scale
         if result.finite and math.isfinite(norm):
             for group in self.optimiser.param_groups:
-                group["lr"] = self.schedule(step)
+                group["lr"] = self.schedule(step) * group.get("pace", 1.0)
             clip(self.scorer.model, norm, o.max_grad_norm, self.scaler.scale)
             self.optimiser.step()
             self.state = self.treatment.update(result.terms, self.state)

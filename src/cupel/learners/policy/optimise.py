@@ -58,11 +58,19 @@ def optimiser_of(model: nn.Module, options: PolicyOptions) -> torch.optim.Optimi
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise InputError("no parameter of the model is trainable: with an adapter, give lora=RANK or adapter=FOLDER")
-    decayed = [p for _, p in named if p.ndim > 1]
-    others = [p for _, p in named if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = []
+    for pace in dict.fromkeys((1.0, options.head_rate)):
+        mine = [p for name, p in named if (options.head_rate if _of_head(name) else 1.0) == pace]
+        decayed, others = [p for p in mine if p.ndim > 1], [p for p in mine if p.ndim <= 1]
+        more = {} if pace == 1 else {"pace": pace}
+        groups += [{"params": decayed, "weight_decay": options.weight_decay, **more}, {"params": others, "weight_decay": 0.0, **more}]
     fused = not any(hasattr(p, "device_mesh") for _, p in named) and options.optimiser in ("adamw", "adam", "sgd")
     return OPTIMISERS[options.optimiser]([group for group in groups if group["params"]], options, fused)
+
+
+def _of_head(name: str) -> bool:
+    """Whether a parameter belongs to the head of a reward model."""
+    return any(part in ("score", "classifier") for part in name.split("."))
 
 
 def schedule_of(options: PolicyOptions, total: int) -> Callable[[int], float]:

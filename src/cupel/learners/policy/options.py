@@ -51,6 +51,8 @@ class PolicyOptions:
     reference        start (the policy as it starts, scored once and kept), live (the same, computed in every step), refresh:N, ema:D, none,
                      or a folder of another model
     peer             a folder of another model, which stays as it is, for treatments that go by a second model's losses
+    head             of a reward: scalar, or a preference model as `name:argument=value,...` (gpm:dim=6, pal:prototypes=3)
+    head_rate        learning rate of the head as a multiple of learning_rate (a new head on a trained body wants more)
     unpaired         read rows of single responses with a label (format kto) as they are, for objectives such as kto and bco
     steps, epochs    optimiser steps at most (None: by epochs), passes over the data
     batch_size       comparisons of an optimiser step, over all processes
@@ -88,6 +90,8 @@ class PolicyOptions:
     treatment: str = "identity"
     reference: str = "start"
     peer: str | None = None
+    head: str = "scalar"
+    head_rate: float = 1.0
     unpaired: bool = False
     max_bad: float = 0.01
     seed: int = 0
@@ -144,7 +148,7 @@ class PolicyOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is a whole number of at least 1, not {value!r}")
-        for name in ("learning_rate", "max_grad_norm", "lora_alpha"):
+        for name in ("learning_rate", "max_grad_norm", "lora_alpha", "head_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"{name} is a positive number, not {getattr(self, name)!r}")
         for name in ("weight_decay", "warmup", "patience", "lora", "seed", "generate", "temperature"):
@@ -174,6 +178,8 @@ class PolicyOptions:
             raise InputError(f"generate needs the whole model on each process, which sharding={self.sharding} splits: leave one out")
         if self.kind == "reward" and (self.reference != "none" or self.unpaired or self.generate or self.peer):
             raise InputError("a reward model has no reference, writes nothing and reads pairs: without reference, generate, unpaired, peer")
+        if self.kind != "reward" and (self.head, self.head_rate) != ("scalar", 1.0):
+            raise InputError(f"head={self.head}, head_rate={self.head_rate:g} belong to a reward model (cupel train reward --model ...)")
         if self.kind == "sft" and self.treatment != "identity":
             raise InputError("sft imitates the preferred responses and has no labels to treat; leave out the treatment")
         if reference_of(self.reference).kind in ("live", "refresh", "ema") and self.sharding != "none":

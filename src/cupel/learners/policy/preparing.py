@@ -113,11 +113,27 @@ def _prepare(options: PolicyOptions, out: Path, spools: Path, mismatch: bool, pr
         sets[name] = [tokens_of(read_source(source, options, heldout=0.0, images=images, spool=spool), "")]
     check_sharded(options, [tokens for tokens, _ in (*train, *held, *(part for parts in sets.values() for part in parts))])
     largest = max(source.weight for source in options.data)
-    return Prepared(
-        Data.of(train, mismatch=mismatch, inputs=inputs), tuple(source.weight / largest for source in options.data),
-        {name: Data.of(parts, mismatch=mismatch, inputs=inputs) for name, parts in sets.items()}, template, template.tokenizer,
-        digest.hexdigest(),
-    )  # fmt: skip
+    data = Data.of(train, mismatch=mismatch, inputs=inputs)
+    further = {name: Data.of(parts, mismatch=mismatch, inputs=inputs) for name, parts in sets.items()}
+    if _asks_for_people(options):
+        people = data.spec.annotators
+        if not people:
+            raise InputError(
+                f"the head {options.head} learns what each annotator prefers, and the data name none: name the column that does "
+                f"(map: {{annotator: COLUMN}} of the data set), or choose another head"
+            )
+        data, further = data.as_people(people), {name: part.as_people(people) for name, part in further.items()}
+    shares = tuple(source.weight / largest for source in options.data)
+    return Prepared(data, shares, further, template, template.tokenizer, digest.hexdigest())
+
+
+def _asks_for_people(options: PolicyOptions) -> bool:
+    """Whether the head of a reward reads who compares."""
+    if options.head == "scalar":
+        return False
+    from cupel.learners.models.names import reads_of
+
+    return "person" in reads_of(options.head)
 
 
 def votes_digest(votes: Any) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from cupel.errors import InputError
 from cupel.learners.policy.model import loading, quiet_bars, trained
 from cupel.learners.policy.options import PolicyOptions
+from cupel.learners.policy.preparing import Prepared
 from cupel.learners.policy.template import Template
 from cupel.learners.policy.tokens import Tokens
 
@@ -37,15 +38,52 @@ def load_classifier(name: str, **more: Any) -> Any:
         logging.set_verbosity(before)
 
 
-def load_reward_model(options: PolicyOptions, tokenizer: Any, sets: Iterable[Tokens]) -> nn.Module:
+def load_reward_model(options: PolicyOptions, prepared: Prepared, sets: Iterable[Tokens]) -> nn.Module:
     """The reward model of a run, ready for training, with a pad token that no response of `sets` ends with; the tokenizer gets it too.
 
-    InputError where the model cannot be loaded, or where no such token is to be had.
+    InputError where the model cannot be loaded, or where no such token is to be had, or where it has no place for the head of the options.
     """
     model = load_classifier(options.model, **loading(options))
-    settle_pad(model, tokenizer, frozen=bool(options.lora or options.adapter))
+    if options.head != "scalar":
+        from cupel.learners.policy.preference import attach
+
+        attach(model, options.head, len(prepared.data.spec.annotators), options.seed)
+    settle_pad(model, prepared.tokenizer, frozen=bool(options.lora or options.adapter))
     check_ends(int(model.config.pad_token_id), sets)
     return trained(model, options)
+
+
+def given_by(options: PolicyOptions) -> frozenset[str] | None:
+    """What the reward model of a run gives of a side; None where the run trains a language model. InputError for a head there is not."""
+    from cupel.learners.policy.step import REWARD_GIVEN
+
+    if options.kind != "reward":
+        return None
+    if options.head == "scalar":
+        return REWARD_GIVEN
+    from cupel.learners.policy.preference import gives
+
+    return REWARD_GIVEN | gives(options.head)
+
+
+def scorer_of(model: nn.Module, options: PolicyOptions) -> Any:
+    """The scorer of a reward model. ScorerError as `reward_scorer`."""
+    if options.head == "scalar":
+        from cupel.scorers.reward import reward_scorer
+
+        return reward_scorer(model, options.layout, longest=options.max_length)
+    from cupel.learners.policy.preference import PreferenceScorer
+
+    return PreferenceScorer(model, options.layout, longest=options.max_length + 1)
+
+
+def head_of(options: PolicyOptions, prepared: Prepared, model: Any) -> dict[str, Any]:
+    """What a folder says of its head, {} where the model gives one score."""
+    if options.head == "scalar":
+        return {}
+    from cupel.learners.policy.preference import described
+
+    return {"head": described(options.head, model, prepared.data.spec.annotators)}
 
 
 def settle_pad(model: Any, tokenizer: Any, *, frozen: bool) -> None:

@@ -7,7 +7,7 @@ chat template where it has one, and closed as the template or the end-of-text to
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from cupel.learners.policy.template import Template
 from cupel.scorers.check import quiet
 from cupel.scorers.groups import Groups
 from cupel.scorers.reference import ReferenceCache, ReferenceKey
-from cupel.scorers.reward import reward_scorer
+from cupel.scorers.reward import HEADS, reward_scorer
 
 if TYPE_CHECKING:
     from cupel.records.schema import Votes
@@ -57,7 +57,8 @@ class TransformerReward:
         from cupel.learners.policy.reward_model import load_classifier
 
         place = Path(directory)
-        said = _conventions(place)
+        told = _conventions(place)
+        said, head = told.get("tokens", {}), told.get("head")
         adapter = (place / "adapter_config.json").is_file()
         more: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
         try:
@@ -65,9 +66,13 @@ class TransformerReward:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{directory} has no tokenizer that can be loaded: {' '.join(str(error).split())[:300]}") from error
         if adapter:
-            model = _adapted(place, more, len(tokenizer))
+            model = _adapted(place, more, len(tokenizer), head)
         else:
             model = load_classifier(str(directory), **more)
+            if head:
+                from cupel.learners.policy.preference import restore
+
+                restore(model, head, _tensors(place))
         model.config.use_cache = False
         template = Template(tokenizer, said.get("template") or "none" if said else None, said.get("template_arguments"))
         if said and said["digest"] != template.digest:
@@ -77,6 +82,11 @@ class TransformerReward:
             )
         longest = int(said.get("max_length") or getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1024)
         model.to(device).eval()
+        if head:
+            from cupel.learners.policy.preference import PreferenceScorer, TransformerPreference
+
+            scorer = PreferenceScorer(model, longest=longest + 1)
+            return TransformerPreference(scorer, template, longest, batch_tokens, None, said, tuple(head["people"]))
         scorer = reward_scorer(model, longest=longest)
         stored = None
         if cache is not None:
@@ -125,12 +135,21 @@ class TransformerReward:
         return rows
 
     def _computed(self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[int, int], None] | None) -> np.ndarray:
-        """float64 [n]; rows of one prompt are computed together, long ones with long ones."""
+        """float64 [n] scores of the rows."""
+        out = np.zeros(len(rows))
+        for names, groups in self._batches(rows, progress):
+            with quiet(self.scorer):
+                out[names] = self.scorer(groups).score.double().cpu().numpy()
+        return out
+
+    def _batches(
+        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[list[int], Groups]]:
+        """(numbers of the rows, their groups on the model's device): rows of one prompt together, long ones with long ones."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for n, (prompt, _) in enumerate(rows):
             by_prompt.setdefault(tuple(prompt), []).append(n)
         order = sorted(by_prompt.items(), key=lambda item: (len(item[0]) + max(len(rows[n][1]) for n in item[1]), item[1][0]))
-        out = np.zeros(len(rows))
         device = next(self.scorer.model.parameters()).device
         done, part = 0, []
         size = 0
@@ -138,16 +157,13 @@ class TransformerReward:
             more = len(prompt) + sum(len(rows[n][1]) for n in members)
             if part and (size + more > self.batch_tokens or not members):
                 groups = Groups.of([ids for ids, _ in part], [(g, rows[n][1]) for g, (_, who) in enumerate(part) for n in who])
-                with quiet(self.scorer):
-                    values = self.scorer(groups.to(device)).score
                 names = [n for _, who in part for n in who]
-                out[names] = values.double().cpu().numpy()
+                yield names, groups.to(device)
                 done, part, size = done + len(names), [], 0
                 if progress is not None:
                     progress(done, len(rows))
             part.append((prompt, members))
             size += more
-        return out
 
 
 def _conventions(place: Path) -> dict[str, Any]:
@@ -161,11 +177,23 @@ def _conventions(place: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON: {error}") from error
     if found.get("kind") != "reward":
         raise InputError(f"{place} holds a model that cupel trained as {found.get('kind', 'policy')!r}, not a reward model")
-    return found["tokens"]
+    return found
 
 
-def _adapted(place: Path, more: dict[str, Any], size: int) -> Any:
-    """The base model that an adapter names, with the adapter."""
+def _tensors(place: Path) -> dict[str, torch.Tensor]:
+    """Parameters of a folder's head, by name."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in sorted(place.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(HEADS)]  # noqa: SIM118 - it is no mapping
+            found |= {name: stored.get_tensor(name) for name in names}
+    return found
+
+
+def _adapted(place: Path, more: dict[str, Any], size: int, head: dict[str, Any] | None) -> Any:
+    """The base model that an adapter names, with the adapter, and with a head where the folder describes one."""
     from peft import PeftConfig, PeftModel
 
     from cupel.learners.policy.reward_model import load_classifier
@@ -173,4 +201,8 @@ def _adapted(place: Path, more: dict[str, Any], size: int) -> Any:
     base = load_classifier(str(PeftConfig.from_pretrained(str(place)).base_model_name_or_path), **more)
     if base.get_input_embeddings().weight.shape[0] < size:
         base.resize_token_embeddings(size)
+    if head:
+        from cupel.learners.policy.preference import restore
+
+        restore(base, head, None)  # its parameters come with the adapter
     return PeftModel.from_pretrained(base, str(place))

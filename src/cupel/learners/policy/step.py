@@ -58,16 +58,19 @@ class StepResult:
 
 
 def check_run(
-    objective: Objective, treatment: Treatment, *, live: bool, unpaired: bool = False, peer: bool = False, reward: bool = False
-) -> None:
+    objective: Objective, treatment: Treatment, *, live: bool, unpaired: bool = False, peer: bool = False,
+    gives: frozenset[str] | None = None,
+) -> None:  # fmt: skip
     """InputError where the objective needs what no language model's scorer gives, or the pair makes no sense, before anything is loaded.
 
-    peer: whether another model's losses are there (`check_peer`); reward: the model gives scores, and no log-probabilities.
+    peer: whether another model's losses are there (`check_peer`); gives: what a reward model gives of a side (`REWARD_GIVEN`, and what
+    its head adds), None for a language model.
     """
-    if reward and (missing := sorted(objective.needs - REWARD_GIVEN)):
+    reward = gives is not None
+    if gives is not None and (missing := sorted(objective.needs - gives)):
         raise InputError(
-            f"{objective.name} needs {', '.join(missing)} of each side, which a reward model does not give. Objectives for rewards read "
-            f"{', '.join(sorted(REWARD_GIVEN))}, e.g. bradley_terry; for a language model: cupel train policy"
+            f"{objective.name} needs {', '.join(missing)} of each side, which this reward model does not give. Objectives for rewards read "
+            f"{', '.join(sorted(gives))}, e.g. bradley_terry; for a language model: cupel train policy"
         )
     missing = [] if reward else sorted(objective.needs - GIVEN)
     if missing:
@@ -130,7 +133,7 @@ class Stepper:
         other = self._mismatch(batch) if batch.mismatch is not None and "mismatch" in self.needs else None
         found, pairs = [], len(groups.first)
         if pairs:
-            sides = (scores.side(groups.first, reference), scores.side(groups.second, reference))
+            sides = scores.sides(groups, reference)
             if "rating" in self.needs:  # the strength is a property of the pair: what the ratings are apart, whichever side is which
                 strength = batch.strength[:pairs].to(sides[0].score)
                 sides = (replace(sides[0], rating=strength), replace(sides[1], rating=torch.zeros_like(strength)))

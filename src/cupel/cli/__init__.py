@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for _verb in ("refine", "audit", "review", "curate", "train", "evaluate", "score", "compare", "convert", "doctor"):
+for _verb in ("refine", "audit", "review", "curate", "train", "evaluate", "score", "annotate", "compare", "convert", "doctor"):
     import_module(f"cupel.cli.{_verb}").register(app)
 
 

@@ -32,6 +32,7 @@ def data(seed=0):
     """Comparisons whose first coordinate decides for everybody, beside prompts, people and contexts that a model may look at."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(SIDES, WIDTH)).astype(np.float32)
+    x[:, 1] = 1 + 0.01 * x[:, 1]  # a form of two vectors holds a scalar only beside a constant
     first = rng.integers(0, SIDES, N)
     second = (first + rng.integers(1, SIDES, N)) % SIDES
     first, second = np.where(x[first, 0] > x[second, 0], (first, second), (second, first))
@@ -113,11 +114,11 @@ def rows(n=160, seed=0):
 
     out = []
     for k in range(n):
-        a, b = rng.permutation([0.3 * rng.random(), 1 - 0.3 * rng.random()])
+        a, b = rng.permutation([0.3 * rng.random(), 1 - 0.3 * rng.random()]).tolist()
         context = ["serious", "playful", None][k % 3]
         vote = "a" if (a > b) != (context == "playful") else "b"
         found = {"prompt": f"topic {k // 4}", "response_a": text(a), "response_b": text(b), "vote": vote, "annotator": "xyz"[k % 3]}
-        out.append({**found, "context": context})
+        out.append({**found, "context": context, "extra": json.dumps({"good_a": a, "good_b": b, "late_a": k % 3, "late_b": k % 2})})
     return out
 
 
@@ -144,6 +145,10 @@ def test_folders_give_the_same_margins_back(name, votes, cache, tmp_path):
     np.testing.assert_allclose(load_reward(tmp_path / "a" / "member-1", cache=cache).margin(votes), found.model.margins(votes)[1])
     assert again.explain().recorded() == found.model.explain().recorded()
     texts = [votes.response_texts()[k] for k in range(4)]
+    if again.known.features:
+        with pytest.raises(InputError, match="texts alone have none"):
+            again.matrix("topic 1", texts)
+        return
     matrix = again.matrix("topic 1", texts)
     np.testing.assert_allclose(matrix, -matrix.T, atol=1e-12)
     if again.scores(votes) is None:
@@ -154,6 +159,18 @@ def test_folders_give_the_same_margins_back(name, votes, cache, tmp_path):
         np.testing.assert_allclose(one[:, None] - one[None], matrix, atol=1e-9)
         first, second = again.scores(votes)
         np.testing.assert_allclose(first - second, again.margin(votes), atol=1e-9)
+
+
+def test_named_columns_take_the_place_of_embeddings(votes, cache, tmp_path):
+    for head in ("scalar", "person_vectors"):
+        found = train_head(votes, HeadOptions(head=head, features="late/good", epochs=30, learning_rate=0.1), cache=cache)
+        assert found.model.models[0].shape.names == ("late", "good")
+        again = load_reward(found.save(tmp_path / head), cache=cache)
+        np.testing.assert_array_equal(again.margin(votes), found.model.margin(votes))
+        serious = np.array([value != "playful" for value in votes.source["context"].to_pylist()])
+        assert ((again.margin(votes) * votes.sign)[serious] > 0).mean() > 0.6
+    with pytest.raises(InputError, match="no numeric column"):
+        train_head(votes, HeadOptions(features="god"), cache=cache)
 
 
 def test_score_writes_margins_of_the_rows_own_people_and_contexts(votes, cache, tmp_path, monkeypatch):

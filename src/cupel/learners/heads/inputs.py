@@ -12,6 +12,7 @@ import numpy as np
 from cupel.encode.surface import SURFACE
 from cupel.errors import InputError
 from cupel.learners.heads.data import Comparisons
+from cupel.learners.heads.model import scaled
 from cupel.learners.sides import RawSides, Scaling
 from cupel.records.schema import Votes
 
@@ -27,6 +28,7 @@ class Known:
     people      names of annotators
     contexts    texts of contexts; "" is the context of a comparison that states none
     column      of the votes' source rows in which a context stands
+    features    names of the numeric columns that are read in the embedding's place; empty: embeddings are read
     context_as  text: a context is the vector of its text, so that an unseen one has a vector too; id: it is one of those met
     """
 
@@ -34,17 +36,28 @@ class Known:
     contexts: tuple[str, ...] = ()
     column: str = "context"
     context_as: Literal["text", "id"] = "text"
+    features: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, votes: Votes, reads: frozenset[Reads], *, column: str, context_as: Literal["text", "id"]) -> Known:
-        """What these votes know of people and contexts; contexts only where the model reads them. InputError as `contexts_of`."""
+    def of(
+        cls, votes: Votes, reads: frozenset[Reads], *, column: str, context_as: Literal["text", "id"], features: str = ""
+    ) -> Known:  # fmt: skip
+        """What these votes know of people and contexts; contexts only where the model reads them. InputError as `contexts_of`.
+
+        features: names of numeric columns separated by /, or all. InputError as `cupel.records.features.feature_columns`.
+        """
         found = contexts_of(votes, column) if "context" in reads else []
         if "person" in reads and not len(votes.annotators):
             raise InputError(
                 "the model learns what each annotator prefers, and these votes name no annotator: name the column that does, "
                 "--map annotator=COLUMN, or train a model of no person"
             )
-        return cls(votes.annotators if "person" in reads else (), tuple(sorted(set(found) - {""})), column, context_as)
+        names: tuple[str, ...] = ()
+        if features:
+            from cupel.records.features import feature_columns
+
+            names = feature_columns(votes, () if features == "all" else [name.strip() for name in features.split("/")]).names
+        return cls(votes.annotators if "person" in reads else (), tuple(sorted(set(found) - {""})), column, context_as, names)
 
     def persons(self, names: Sequence[str]) -> np.ndarray:
         """int64: the place of each name among the people, -1 where it is new."""
@@ -112,11 +125,25 @@ def comparisons(
         place = {text: k for k, text in enumerate(unique)}
         index = np.array([place[text] for text in texts], np.int64)
         more |= {"context": index, "contexts": known.vectors(unique, scaling, encoder, cache)}
+    length = np.maximum(np.rint(np.expm1(sides.facts[:, SURFACE.index("log_words")])), 1).astype(np.float32)
+    first, second = sides.first, sides.second
+    if known is not None and known.features:
+        n = len(votes)  # rows of `features_of`: all first sides, then all second ones
+        length, (first, second) = length[np.concatenate([first, second])], (np.arange(n), np.arange(n, 2 * n))
+        more["columns"] = known.features
     return Comparisons.of(
-        sides.first, sides.second, votes.p, votes.w, group=group[1].reshape(-1), ids=votes.ids.to_pylist(),
-        groups=tuple(map(str, group[0].tolist())),
-        length=np.maximum(np.rint(np.expm1(sides.facts[:, SURFACE.index("log_words")])), 1).astype(np.float32), **more,
+        first, second, votes.p, votes.w, group=group[1].reshape(-1), ids=votes.ids.to_pylist(),
+        groups=tuple(map(str, group[0].tolist())), length=length, **more,
     )  # fmt: skip
+
+
+def features_of(votes: Votes, sides: RawSides, known: Known, scaling: Scaling) -> np.ndarray:
+    """float32 [rows, d]: the vectors that `comparisons` points at, of sides, or of the named columns of the votes."""
+    if not known.features:
+        return scaled(scaling, sides.embedding, sides.facts)
+    from cupel.records.features import feature_columns
+
+    return feature_columns(votes, known.features).values
 
 
 def _prompts(

@@ -20,6 +20,8 @@ class HeadOptions:
     treatment    text of any treatment; with `peers`, "" is peer review (CRM), and any other has to go by a peer
     head         text of a preference model, `name:argument=value,...` (scalar, gpm, pal, ...); scalar is one number per response
     hidden       units of the hidden layer (ReLU) of a scalar head; 0 is a linear head
+    features     numeric columns of both sides that take the embedding's place (`cupel.records.features`): names separated by /, or
+                 all; "" reads embeddings, but for heads whose columns have to have names
     context      column of the votes that states the context of a comparison, for heads that read it
     context_as   text: a context is the vector of its text; id: it is known by its name alone
     members      independent heads with seeds seed, seed + 1, ...; the score is their mean
@@ -39,6 +41,7 @@ class HeadOptions:
     treatment: str = ""
     head: str = "scalar"
     hidden: int = 0
+    features: str = ""
     context: str = "context"
     context_as: Literal["text", "id"] = "text"
     members: int = 1

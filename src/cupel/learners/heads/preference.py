@@ -13,7 +13,7 @@ import torch
 
 from cupel.errors import InputError
 from cupel.learners.heads.data import Comparisons
-from cupel.learners.heads.inputs import Known, comparisons, scaled_texts
+from cupel.learners.heads.inputs import Known, comparisons, features_of, scaled_texts
 from cupel.learners.heads.margins import doubled, margins, scores, wide
 from cupel.learners.heads.model import BLOCK, scaled
 from cupel.learners.models.names import build
@@ -65,7 +65,7 @@ class PreferenceReward:
     def margins(self, votes: Votes, *, sides: RawSides | None = None) -> np.ndarray:
         """The margin of each comparison under each model, float64 [K, n]. InputError where votes lack what the models read."""
         sides = self.sides(votes) if sides is None else sides
-        return margins(self.models, scaled(self.scaling, sides.embedding, sides.facts), self._data(votes, sides))
+        return margins(self.models, features_of(votes, sides, self.known, self.scaling), self._data(votes, sides))
 
     def scores(self, votes: Votes) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean scores of the first and of the second side of each comparison, as its annotator in its context sees them; None where the
@@ -73,7 +73,7 @@ class PreferenceReward:
         if type(self.models[0]).score is PreferenceModel.score:
             return None
         sides = self.sides(votes)
-        data, features = self._data(votes, sides), scaled(self.scaling, sides.embedding, sides.facts)
+        data, features = self._data(votes, sides), features_of(votes, sides, self.known, self.scaling)
         first, second = (scores(self.models, features, data, side).mean(axis=0) for side in (data.first, data.second))
         return first, second
 
@@ -123,6 +123,11 @@ class PreferenceReward:
         from cupel.encode.cache import encode_cached
         from cupel.records.text import render
 
+        if self.known.features:
+            raise InputError(
+                f"the model reads the columns {', '.join(self.known.features)} of a file, and texts alone have none: score a file that "
+                f"holds them (margin of votes, cupel score)"
+            )
         asked, reads, n = [render(text) for text in prompts], self.models[0].reads, len(responses)
         x = torch.from_numpy(scaled(self.scaling, *raw_texts(asked, responses, self.encoder, cache=self.cache)).astype(np.float64))
         found: dict[str, torch.Tensor] = {}
@@ -185,7 +190,7 @@ class PreferenceReward:
                 state = {key.partition(".")[2]: torch.from_numpy(x) for key, x in tensors.items() if key.startswith(f"{k}.")}
                 models[-1].load_state_dict(state, strict=True)
             told = config["known"]
-            known = Known(tuple(told["people"]), tuple(told["contexts"]), told["column"], told["context_as"])
+            known = Known(tuple(told["people"]), tuple(told["contexts"]), told["column"], told["context_as"], tuple(told["features"]))
             name, digest, info = config["encoder"]["name"], config["encoder"]["hash"], config["info"]
         except InputError:
             raise

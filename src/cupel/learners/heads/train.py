@@ -12,12 +12,12 @@ from cupel.errors import InputError
 from cupel.learners.heads.crm import flip_rate, kept_by, review
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.fit import Fitted, Progress, check_fit, fit
-from cupel.learners.heads.inputs import Known, comparisons
+from cupel.learners.heads.inputs import Known, comparisons, features_of
 from cupel.learners.heads.margins import margins
-from cupel.learners.heads.model import HeadReward, scaled
+from cupel.learners.heads.model import HeadReward
 from cupel.learners.heads.options import HeadOptions
 from cupel.learners.heads.preference import PreferenceReward
-from cupel.learners.models.names import reads_of
+from cupel.learners.models.names import reads_of, settings_of
 from cupel.learners.sides import RawSides, Scaling, raw_sides
 from cupel.learners.threads import one_blas_thread
 from cupel.noise.names import parse as parse_treatment
@@ -94,11 +94,12 @@ def train_head(
         spread = np.union1d(first, second)
         scaling = Scaling.fit(RawSides(sides.embedding[spread], sides.facts[spread], sides.length[spread], first, second))
         reads = reads_of(options.model)
-        known = Known.of(votes, reads, column=options.context, context_as=options.context_as)
+        columns = options.features or ("all" if settings_of(options.model)[0].named else "")
+        known = Known.of(votes, reads, column=options.context, context_as=options.context_as, features=columns)
         told: dict[str, Any] = {"known": known, "scaling": scaling, "encoder": loaded, "cache": place}
         table = comparisons(votes, sides, reads=reads, vectors=None if vectors is None else vectors[0], **told)
         data = table.take(train)
-        features = scaled(scaling, sides.embedding, sides.facts)
+        features = features_of(votes, sides, known, scaling)
         eta: dict[str, Any] | None = None
         if options.peers and not options.treatment:
             check_fit(objective, review(options, options.eta or 0.0), options, data, range(options.heads))
@@ -109,7 +110,7 @@ def train_head(
     info = {**options.recorded(), "treatment": treatment.name, "encoder": loaded.name, "n_train": len(train), "n_heldout": len(test)}
     whole = (scaling, loaded.name, loaded.hash)
     model: HeadReward | PreferenceReward
-    if options.head == "scalar":
+    if options.head == "scalar" and not known.features:
         model = HeadReward(found.weights, *whole, info, place, {"encoder": loaded})
     else:
         model = PreferenceReward(found.models, options.model, *whole, known, info, place, {"encoder": loaded})

@@ -90,12 +90,6 @@ class GeneralPreference(PreferenceModel):
             self.dim // 2 * torch.softmax(logits, dim=-1) if self.gate == "softmax" else softplus(logits) / softplus(logits.new_zeros(()))
         )
 
-    def score(self, z: Tensor, given: Given) -> Tensor:
-        """InputError: what goes round has no scalar; `against` is a score relative to given opponents."""
-        raise InputError(
-            "the model gpm gives no score to a response alone: ask for margins of pairs, or for its mean score `against` others"
-        )
-
     def sides(self, first: Tensor, second: Tensor, given: Given) -> tuple[Side, Side]:
         """Scores +-s / (2 tau), vectors and gate of B comparisons."""
         gate = self.gates(given.prompt)

@@ -73,6 +73,7 @@ class PreferenceModel(nn.Module):
     name      what recipes call it; the arguments after `shape` of its constructor are its settings (numbers, words, booleans)
     summary   one line
     reads     what it looks at beside the responses; where settings decide, `reading` says it and the constructor sets it before the base's
+    named     whether its columns have to mean something by name (features, rewards): it does not read embeddings
     gives     fields of a side that it fills; objectives that need others are refused
     Parameters are drawn from `torch.Generator().manual_seed(seed)`, so that the seed alone decides them.
     """
@@ -80,6 +81,7 @@ class PreferenceModel(nn.Module):
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     reads: ClassVar[frozenset[Reads]] = frozenset()
+    named: ClassVar[bool] = False
     gives: ClassVar[frozenset[Need]] = frozenset({"score"})
 
     def __init__(self, shape: Shape) -> None:
@@ -103,7 +105,7 @@ class PreferenceModel(nn.Module):
 
     def score(self, z: Tensor, given: Given) -> Tensor:
         """The scalar of each response, [m], from `represent` and what is given; InputError where the model has none."""
-        raise InputError(f"the model {self.name} gives no score to a response alone: ask for margins of pairs")
+        raise InputError(f"the model {self.name} gives no score to a response alone: ask for margins of pairs, or a matrix of several")
 
     def sides(self, first: Tensor, second: Tensor, given: Given) -> tuple[Side, Side]:
         """The sides of B comparisons, from `represent` of both. Default: their scores. Swapping first and second swaps the sides.

@@ -46,7 +46,13 @@ def gives(text: str) -> frozenset[Need]:
             f"the head {text} reads contexts as vectors. A transformer reads the criterion where the prompt states it: write it into the "
             f"prompt (a system message, say) and leave head out; {text} is for frozen vectors (cupel train reward --head {text})"
         )
-    return settings_of(text)[0].gives
+    made = settings_of(text)[0]
+    if made.named:
+        raise InputError(
+            f"the head {text} reads columns that have names, and the states of a transformer have none: train it on the columns of the "
+            f"file, cupel train reward --head {text}"
+        )
+    return made.gives
 
 
 class Standing(nn.Module):

@@ -2,8 +2,8 @@
 
 DomainRM: Nath et al. 2024, arXiv:2402.15473, as the method card gives it: a language model scores each summary on seven properties that
 experts chose, and a network [6, 4, 2] or smaller learns a scalar from 800 human preferences. As in the published code the activation stands
-after the first layer only; layers after it are linear. Unlike there, none stands on the output: with ReLU on it many runs end in the network
-that says 0 to everything, loss exactly ln 2. ReLU after a last hidden layer of two units dies the same death in some runs.
+after the first layer only; layers after it are linear. Unlike there, none stands on the output: with ReLU on it many runs end in the
+network that says 0 to everything, loss exactly ln 2. ReLU after a last hidden layer of two units dies the same death in some runs.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class FeatureReward(PreferenceModel):
     """
 
     name = "features"
+    named = True
     summary = "a few nameable features, linear or through a small network; weights can be kept at 0 and above"
 
     def __init__(

@@ -162,7 +162,7 @@ def test_a_large_circle_is_searched_and_said_so():
 def test_bad_matrices_are_refused(scores, message):
     with pytest.raises(InputError, match=message):
         skew(scores)
-    for function in (von_neumann_winner, targets):
+    for function in (von_neumann_winner, targets, cyclicity, best_transitive_accuracy):
         with pytest.raises(InputError):
             function(scores)
 

@@ -123,7 +123,7 @@ def cyclicity(scores: Any, weight: Any = None, *, symmetrise: bool = False, most
     (0.0, [0.3, -0.2, 1.0])
     """
     w = _weight(scores, weight)
-    s = skew(scores, symmetrise=symmetrise, observed=w > 0)
+    s = skew(scores, symmetrise=symmetrise, observed=(w > 0) | np.eye(len(w), dtype=bool))
     ratings, component = _ratings(s, w)
     loops = np.where(w > 0, s - (ratings[:, None] - ratings), 0.0)
     total = float((w * s**2).sum())
@@ -144,7 +144,7 @@ def agreement(ratings: Any, scores: Any, weight: Any = None) -> float:
     0.5
     """
     w = _weight(scores, weight)
-    s = skew(scores, observed=w > 0)
+    s = skew(scores, observed=(w > 0) | np.eye(len(w), dtype=bool))
     r = np.asarray(ratings, dtype=np.float64)
     if r.shape != (len(s),) or not np.isfinite(r).all():
         raise InputError(f"ratings are {len(s)} finite numbers, one for each item")
@@ -170,7 +170,7 @@ def best_transitive_accuracy(scores: Any, weight: Any = None, *, exact: int = EX
     if not 1 <= exact <= 20:
         raise InputError(f"exact orders are found for 1 to 20 items at a time (2^n states), not {exact!r}")
     w = _weight(scores, weight)
-    s = skew(scores, observed=w > 0)
+    s = skew(scores, observed=(w > 0) | np.eye(len(w), dtype=bool))
     wins = np.where(s > 0, w, 0.0)
     pairs = int((wins > 0).sum())
     if not pairs:

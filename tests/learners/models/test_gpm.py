@@ -333,3 +333,13 @@ def test_explanation_names_the_largest_plane():
     table = named.explain().tables["planes"]
     assert table["features"] == ["length, lists, code"]
     assert "pull of the prompt" in table
+
+
+def test_the_page_says_what_happens():
+    import doctest
+    from pathlib import Path
+
+    page = Path(__file__).resolve().parents[3] / "docs" / "general-preference.md"
+    found = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.failed == 0
+    assert found.attempted > 15

@@ -193,6 +193,9 @@ def test_explanation_names_the_contexts_that_reverse_each_other():
     top = dict(zip(found.tables["columns"]["context"][::-1], found.tables["columns"]["column"][::-1], strict=True))
     assert top == {"brief": "f0", "complete": "f0", "polite": "f2"}
     assert "compare(vectors, names)" in model.explain().words[0]
+    texts = ContextReward(Shape(width=6, context=3))  # as many contexts as entries, by chance: no name has an entry of its own
+    texts.prepare(x, replace(third, contexts=rng.normal(size=(3, 3)).astype(np.float32)))
+    assert "compare(vectors, names)" in texts.explain(contexts=("a", "b", "c")).words[0]
     assert isinstance(model, ContextReward)
     with pytest.raises(InputError, match="3 entries, not 2"):
         model.directions(rng.normal(size=(1, 2)))

@@ -86,7 +86,7 @@ def test_targets_order_as_the_card_measured():
 def test_fit_targets_is_the_least_divergence_from_its_targets():
     """A twin: no nearby adapter is closer to softmax(r~ / T)."""
     r, data, _ = planted(n=200)
-    model = fit_targets(r, data, normalise="none", temperature=0.2, l2=0.0)
+    model = fit_targets(r, data, normalise="raw", temperature=0.2, l2=0.0)
     ahead = np.where(data.p[:, None] > 0.5, r[data.first], r[data.second])
     goal = simplex.target_weights(ahead, temperature=0.2)
 
@@ -104,7 +104,7 @@ def test_normalisation_undoes_the_scale_of_an_objective(normalise):  # oracle 2
     loud = r * np.array([10, 1, 1], np.float32) + np.array([3, 0, 0], np.float32)
     one, two = (weights_of(fit_targets(x, data, normalise=normalise), data) for x in (r, loud))
     assert np.abs(one - two).max() < 1e-3
-    raw = weights_of(fit_targets(loud, data, normalise="none"), data)
+    raw = weights_of(fit_targets(loud, data, normalise="raw"), data)
     assert raw[:, 0].mean() > 0.99
 
 
@@ -112,7 +112,7 @@ def test_normalised_rewards_by_hand():
     rng = np.random.default_rng(0)
     r = np.concatenate([rng.normal(size=(40, 1)) * 3 + 1, rng.integers(0, 3, (40, 1))], axis=1).astype(np.float32)
     data = Comparisons.of(np.arange(20), np.arange(20, 40), prompt=np.arange(20), prompts=np.zeros((20, 2)))
-    for normalise in ("zscore", "minmax", "rank", "none"):
+    for normalise in ("zscore", "minmax", "rank", "raw"):
         model = Orchestrator(Shape(width=2, prompt=2), normalise=normalise)
         model.prepare(r, data)
         found = model.represent(torch.from_numpy(r)).numpy()
@@ -124,7 +124,7 @@ def test_normalised_rewards_by_hand():
             ends = model.represent(torch.tensor([[-99.0, -99.0], [99.0, 99.0]])).tolist()
             assert ends == [[0.0, 0.0], [1.0, 1.0]]
         else:
-            hand = {"zscore": (r - r.mean(0)) / r.std(0), "minmax": (r - r.min(0)) / (r.max(0) - r.min(0)), "none": r}[normalise]
+            hand = {"zscore": (r - r.mean(0)) / r.std(0), "minmax": (r - r.min(0)) / (r.max(0) - r.min(0)), "raw": r}[normalise]
             assert found == pytest.approx(hand, abs=1e-5)
 
 
@@ -264,7 +264,7 @@ def test_settings_that_make_no_sense():
     for settings, match in (
         ({"temperature": 0.0}, "temperature is a positive number, not 0.0"),
         ({"target": "loser"}, "preference, winner or difference"),
-        ({"normalise": "log"}, "zscore, minmax, rank or none"),
+        ({"normalise": "log"}, "zscore, minmax, rank or raw"),
         ({"entropy": -1.0}, "entropy is at least 0"),
     ):
         with pytest.raises(InputError, match=match):

@@ -82,6 +82,13 @@ class ContextReward(PreferenceModel):
         if self.near:
             self.log_scale = nn.Parameter(torch.zeros(()))
         self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))  # sides with and without a context in training
+        self.register_buffer("one_hot", torch.tensor(False))  # whether training's contexts were names, one entry each
+
+    def prepare(self, features: np.ndarray, data: Comparisons) -> None:
+        """Note whether contexts are one-hot, so that `explain` may speak of them by name."""
+        if data.contexts is not None:
+            x = data.contexts
+            self.get_buffer("one_hot").fill_(bool(((x == 0) | (x == 1)).all() and ((x != 0).sum(axis=1) <= 1).all()))
 
     def represent(self, x: Tensor) -> Tensor:
         """h (for film: before tanh), and the response at length 1 where a cosine is taken: [m, dim (+ width)]."""
@@ -186,7 +193,7 @@ class ContextReward(PreferenceModel):
 
     def explain(self, people: Sequence[str] = (), contexts: Sequence[str] = ()) -> Explanation:
         """`compare` for contexts that are one-hot, by their names; for contexts of a text give the vectors to `compare`."""
-        if contexts and len(contexts) == self.shape.context:
+        if contexts and len(contexts) == self.shape.context and bool(self.get_buffer("one_hot")):
             return self.compare(np.eye(self.shape.context), contexts)
         return Explanation((f"contexts are vectors of {self.shape.context} entries: compare(vectors, names) says how they differ",))
 

@@ -22,7 +22,7 @@ from cupel.objectives.types import Side
 if TYPE_CHECKING:
     from cupel.learners.heads.data import Comparisons
 
-NORMALISERS = ("zscore", "minmax", "rank", "none")
+NORMALISERS = ("zscore", "minmax", "rank", "raw")
 #: knots of the stored distribution of an objective's scores, for ranks
 _KNOTS = 101
 
@@ -32,7 +32,7 @@ class Orchestrator(PreferenceModel):
 
     target       preference: fitted by the objective of the run; winner, difference: by `fit_targets`, never by a run of comparisons
     temperature  T of those targets
-    normalise    r~: zscore (r - mean) / std, minmax (r - min) / (max - min), rank (share of scores below), none; statistics of the
+    normalise    r~: zscore (r - mean) / std, minmax (r - min) / (max - min), rank (share of scores below), raw; statistics of the
                  responses of training, stored with the model and used ever after. A constant objective gets weight 0; `explain` says so
     entropy      lambda of lambda sum f log f, averaged over prompts, against weights that collapse to one objective
 
@@ -45,6 +45,7 @@ class Orchestrator(PreferenceModel):
     """
 
     name = "orchestrator"
+    named = True
     summary = "weights over several rewards that depend on the prompt (PRO)"
     reads = frozenset({"prompt"})
 
@@ -56,7 +57,7 @@ class Orchestrator(PreferenceModel):
         if target not in simplex.TARGETS:
             raise InputError(f"orchestrator: target is preference, winner or difference, not {target!r}")
         if normalise not in NORMALISERS:
-            raise InputError(f"orchestrator: normalise is {', '.join(NORMALISERS[:-1])} or none, not {normalise!r}")
+            raise InputError(f"orchestrator: normalise is {', '.join(NORMALISERS[:-1])} or raw, not {normalise!r}")
         if not (temperature > 0 and np.isfinite(temperature)):
             raise InputError(f"orchestrator: temperature is a positive number, not {temperature!r}")
         if not (entropy >= 0 and np.isfinite(entropy)):

@@ -71,6 +71,24 @@ def to_json(obj: Any) -> str:
     return json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add a line to a log. Raises InputError where the disk refuses; a line cut short is for the reader to leave out.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "log.jsonl"
+    >>> append_line(place, "one"), append_line(place, "two"), place.read_text().split()
+    (None, None, ['one', 'two'])
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}. Finished work is kept: free some space, or choose another place with --out, "
+            f"and run the same command again"
+        ) from error
+
+
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write `to_json(obj)` atomically in UTF-8 (a lone surrogate is written as its JSON escape, e.g. `\\\\ud800`)."""
     data = to_json(obj).encode("utf-8", "backslashreplace")

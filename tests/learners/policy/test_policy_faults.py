@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cupel.errors import InputError
+from cupel.learners.policy import journal as journal_
 from cupel.learners.policy import learner as learner_
 from cupel.learners.policy import reading
 from cupel.learners.policy.learner import train_policy
@@ -145,6 +146,23 @@ def test_a_full_disk_is_said_wherever_it_fills_up(
     assert said.value.exit_code == 2
     assert len(refused) == 1
     assert not [path for path in Path(options.out).rglob("*") if path.name.endswith(".tmp")]
+    train_policy(options)
+    assert kept(Path(options.out)) == kept(undisturbed)
+
+
+def test_a_full_disk_is_said_where_the_log_is_written(run_options: Options, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    options = run_options(**CHANGES)
+    real = journal_.append_line
+
+    def full(path: Path, line: str) -> None:
+        real("/dev/full" if path.name == "log.jsonl" and json.loads(line)["step"] == 3 else path, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_, "append_line", full)
+        with pytest.raises(InputError, match=r"cannot write .*No space left on device.*run the same command again"):
+            train_policy(options)
     train_policy(options)
     assert kept(Path(options.out)) == kept(undisturbed)
 

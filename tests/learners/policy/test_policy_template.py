@@ -49,6 +49,15 @@ def test_a_response_of_several_turns_counts_the_assistants_only() -> None:
     assert counted.split() == ["finds", "<|im_end|>", "good", "<|im_end|>"]
 
 
+def test_one_token_may_open_and_close_texts() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token  # as GPT-2's
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+    found = Template(tokenizer, tokenizer.chat_template).response("the cat", "a dog")
+    assert found.faults == ()
+    assert found.ids[-1] == tokenizer.eos_token_id
+
+
 def test_faults_are_found_and_named() -> None:
     faults = Faults()
     rewriting = "{% if messages|length > 1 %}new {% endif %}{% for m in messages %}{{ m['content'] }}<|im_end|> {% endfor %}"

@@ -12,7 +12,7 @@ import torch
 
 from cupel.learners.policy.ranks import Ranks
 from cupel.learners.policy.step import StepResult
-from cupel.records.files import atomic_write, to_json
+from cupel.records.files import append_line, atomic_write, to_json
 
 
 class Journal:
@@ -49,8 +49,7 @@ class Journal:
     def line(self, line: Mapping[str, Any]) -> None:
         """One line of the log."""
         if self.ranks.first:
-            with open(self.out / "log.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(json.loads(to_json(line)), sort_keys=True) + "\n")
+            append_line(self.out / "log.jsonl", json.dumps(json.loads(to_json(line)), sort_keys=True))
 
     def step(self, step: int, epoch: int, result: StepResult, norm: float, rate: float, more: Mapping[str, Any]) -> None:
         """The line of an optimiser step; means over its comparisons, of each side over the responses that are there; and `more`."""
@@ -96,8 +95,7 @@ class Journal:
                 import resource
 
                 line["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            with open(self.out / "performance.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_line(self.out / "performance.jsonl", json.dumps(line))
         self._since, self._tokens = time.perf_counter(), 0
 
 

@@ -102,7 +102,8 @@ class Template:
         self.eos: int | None = tokenizer.eos_token_id
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._made: dict[tuple[str, bool], list[int]] = {}
-        self._closing = {self.eos, *(n for n, token in added.items() if token.special)} - {None, self.bos}
+        special = {n for n, token in added.items() if token.special}
+        self._closing = (special - {self.bos} | {self.eos}) - {None}  # one token may open and close texts (GPT-2's)
 
     @classmethod
     def load(cls, tokenizer: Any, file: str | None, arguments: Mapping[str, Any] | None = None) -> Template:

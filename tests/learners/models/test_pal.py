@@ -287,6 +287,23 @@ def test_explains_what_to_prune_and_what_is_not_identified():
     assert made({"kind": "B"}).explain().tables.keys() == {"people", "prototypes"}
 
 
+def test_tight_draws_prototypes_together_and_nothing_else():
+    model = made(tight=0.5, where="f(P)w")
+    points = model.points()
+    apart = torch.cdist(points, points).square().sum() / (2 * 3 * 3)  # the mean squared distance from the centre, by pairs
+    assert model.penalty().item() == pytest.approx(0.5 * apart.item())
+    assert made().penalty() is None
+    x, data = camps()
+    tables = []
+    for tight in (0.0, 0.01):
+        head = f"pal:prototypes=2,dim=0,tight={tight}"
+        model = fit(x, data, bradley_terry(), identity(), HeadOptions(head=head, epochs=60, batch_size=480, learning_rate=0.05)).models[0]
+        assert right(model, x, data) > 0.9
+        tables.append(model.explain().tables)
+    assert tables[1]["distances"]["distance"][0] < tables[0]["distances"]["distance"][0]
+    assert np.mean(tables[1]["people"]["largest"]) > np.mean(tables[0]["people"]["largest"])
+
+
 def test_partition_is_soft_while_learning_and_hard_afterwards():
     model = made({"kind": "B", "partition": True})
     prompt = torch.ones(1, 4).double()
@@ -311,7 +328,7 @@ def test_parameters_start_as_the_authors_and_pace_and_decay_by_group():
 @pytest.mark.parametrize(("settings", "why"), [
     ({"kind": "C"}, "kind is one of A, B"), ({"distance": "cos"}, "distance is one of"), ({"where": "P"}, "where is one of"),
     ({"unknown": "mean"}, "unknown is one of"), ({"prototypes": 6}, "6 prototypes for 5 people"), ({"prototypes": 0}, "prototypes >= 1"),
-    ({"temperature": 0.0}, "temperature"), ({"dim": 0, "layers": 1}, "layers=1 of width dim=0"), ({"partition": True}, "kind=B"),
+    ({"tight": -1.0}, "tight >= 0"), ({"kind": "B", "tight": 0.1}, "kind=A"), ({"temperature": 0.0}, "temperature"), ({"dim": 0, "layers": 1}, "layers=1 of width dim=0"), ({"partition": True}, "kind=B"),
 ])  # fmt: skip
 def test_settings_without_sense(settings, why):
     with pytest.raises(InputError, match=why):

@@ -44,6 +44,9 @@ class PAL(PreferenceModel):
     layers         0: f is linear without bias; N: an MLP with N hidden GELU layers of width d
     prompt_layers  hidden layers of each g_k, likewise
     partition      kind B's variant: mixtures while learning, each person's largest prototype alone afterwards
+    tight          kind A: factor of the mean squared distance of the prototypes from their centre, added to the loss. Any larger triangle
+                   around the same ideal points predicts as well; a small factor takes the smallest, which is what makes mixtures mean
+                   something. Not the paper's, whose own penalty on large norms is switched off; 0 as there
     unknown        whom a person outside training (index -1, beyond the others, or never learned from) is scored as: `population`, the mean
                    of w over the people learned from, which `explain` says; or `error`
     pace_users     factor of the learning rate for omega, prototypes and logit_scale, which meet few comparisons each. The authors'
@@ -66,8 +69,8 @@ class PAL(PreferenceModel):
 
     def __init__(
         self, shape: Shape, *, prototypes: int = 3, dim: int = 16, kind: str = "A", distance: str = "sq_l2", where: str = "Pw",
-        layers: int = 0, prompt_layers: int = 1, temperature: float = 1.0, partition: bool = False, unknown: str = "population",
-        pace_users: float = 10.0, seed: int = 0,
+        layers: int = 0, prompt_layers: int = 1, temperature: float = 1.0, partition: bool = False, tight: float = 0.0,
+        unknown: str = "population", pace_users: float = 10.0, seed: int = 0,
     ) -> None:  # fmt: skip
         for key, value, known in (
             ("kind", kind, ("A", "B")), ("distance", distance, ("sq_l2", "l2")), ("where", where, ("Pw", "f(Pw)", "f(P)w")),
@@ -77,10 +80,10 @@ class PAL(PreferenceModel):
                 raise InputError(f"pal: {key} is one of {', '.join(known)}, not {value!r}")
         self.reads = self.reading(kind=kind)  # pyright: ignore[reportIncompatibleVariableOverride, reportAttributeAccessIssue]
         super().__init__(shape)
-        if prototypes < 1 or min(dim, layers, prompt_layers) < 0 or not (temperature > 0 and pace_users > 0):
+        if prototypes < 1 or min(dim, layers, prompt_layers, tight) < 0 or not (temperature > 0 and pace_users > 0):
             raise InputError(
-                f"pal: prototypes >= 1, dim, layers, prompt_layers >= 0 and temperature, pace_users > 0 are asked for, not {prototypes}, "
-                f"{dim}, {layers}, {prompt_layers}, {temperature:g}, {pace_users:g}"
+                f"pal: prototypes >= 1, dim, layers, prompt_layers, tight >= 0 and temperature, pace_users > 0 are asked for, not "
+                f"{prototypes}, {dim}, {layers}, {prompt_layers}, {tight:g}, {temperature:g}, {pace_users:g}"
             )
         if prototypes > shape.people:
             raise InputError(
@@ -88,11 +91,11 @@ class PAL(PreferenceModel):
             )
         if not dim and layers:
             raise InputError(f"pal: layers={layers} of width dim=0: give dim, or layers=0 for the vectors as they are")
-        if partition and kind == "A":
-            raise InputError("pal: partition is a variant of kind=B")
+        if (partition and kind == "A") or (tight and kind == "B"):
+            raise InputError("pal: partition is a variant of kind=B, tight one of kind=A")
         self.kind, self.distance, self.where, self.temperature = kind, distance, where, temperature
         self.is_linear = kind == "A" and distance == "sq_l2" and (where != "f(Pw)" or not layers)  #: margins in the mixture, exactly
-        self.partition, self.unknown, self.pace_users = partition, unknown, pace_users
+        self.partition, self.tight, self.unknown, self.pace_users = partition, tight, unknown, pace_users
         draw = torch.Generator().manual_seed(seed)
         space = dim or shape.width
         self.map: nn.Module = _map(draw, shape.width, dim, layers) if dim else nn.Identity()
@@ -197,6 +200,13 @@ class PAL(PreferenceModel):
         """Sides with the scores of both responses for the same ideal points."""
         ideal = self.ideal(self.weights(given.person), given.prompt)
         return Side(score=self.toward(first, ideal)), Side(score=self.toward(second, ideal))
+
+    def penalty(self) -> Tensor | None:
+        """tight times the mean squared distance of the prototypes from their centre; None where tight is 0."""
+        if not self.tight:
+            return None
+        points = self.points()
+        return self.tight * (points - points.mean(dim=0)).square().sum(dim=1).mean()
 
     def decayed(self, name: str) -> bool:
         """l2 is for f and g alone, as in the authors' groups."""

@@ -54,7 +54,8 @@ def test_clean_data_are_clean(make, seed, chat):
     assert loud.pop("contradictions")[0] == "info"
     assert not loud
     silent = {f.name for f in findings if f.status == "not_applicable"}
-    assert silent == (set() if chat else {"role_order", "system_prompts"})
+    # too few votes to tell taste from error
+    assert silent == {"taste_or_error"} | (set() if chat else {"role_order", "system_prompts"})
 
 
 def test_coin_flips_are_not_length_position_format_or_annotator_findings(make):

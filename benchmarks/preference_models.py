@@ -4,7 +4,7 @@
 
 Sets: arguments, a language-model arena and answers, each vote by a named person (people); summaries with seven named scores (columns);
 and statements that two opposed characters judge in opposite ways (contexts). A fifth of the groups is held out, anew for each seed; a
-statement of a character is in one part only. Every model, the plain linear reward among them, has the same budget: four pairs of learning
+statement of a character is in one part only. Every model, the plain linear reward among them, has the same budget: six pairs of learning
 rate and l2, of which the best log loss on an inner fifth of the training groups is taken; then it is trained on the whole training part.
 All read the same frozen static vectors, on one thread. Beside them the ridge of `cupel train reward`, tuned by cross-validation.
 Differences to the plain linear reward are of the same held-out votes; intervals come from resampling groups within seeds (95 %).
@@ -35,8 +35,8 @@ from cupel.records.splits import assign
 
 PLAIN, RIDGE = "scalar", "ridge"
 #: what every model is tuned over: learning rate, l2
-BUDGET = tuple(product((3e-3, 3e-2), (1e-4, 1e-2)))
-EPOCHS = 16
+BUDGET = tuple(product((3e-3, 3e-2), (1e-3, 1e-2, 1e-1)))
+EPOCHS = 12
 EVERYWHERE = (PLAIN, "scalar:hidden=32", "gpm:dim=4", "gpm:dim=4,gate=softmax")
 PEOPLE = ("pal:prototypes=3", "person_vectors")
 COLUMNS = ("features", "features:hidden=6/4/2", "orchestrator", "attributes")

@@ -27,7 +27,7 @@ NOTHING = Given()
 def free(vectors, *, tau=1.0, **settings):
     """A model whose vectors are given: responses are rows of the identity."""
     vectors = torch.as_tensor(vectors, dtype=torch.float64)
-    model = GeneralPreference(Shape(width=len(vectors)), dim=vectors.shape[1], normalize=False, tau=tau, **settings).double()
+    model = GeneralPreference(Shape(width=len(vectors)), dim=vectors.shape[1], bias=False, normalize=False, tau=tau, **settings).double()
     model.vectors.data.copy_(vectors.T)
     return model, torch.eye(len(vectors), dtype=torch.float64)
 
@@ -134,8 +134,9 @@ def learned(tournaments, dim, *, normalize=True, steps=600, rate=0.05, tau=0.1):
 
     One model holds all of them: its responses are the rows of one identity, its loss the sum of the tournaments' mean losses.
     """
-    parts = [GeneralPreference(Shape(width=n), dim=dim, normalize=normalize, tau=tau, seed=seed).vectors.data for n, _, seed in tournaments]
-    model = GeneralPreference(Shape(width=sum(x.shape[1] for x in parts)), dim=dim, normalize=normalize, tau=tau)
+    asked = {"dim": dim, "bias": False, "normalize": normalize, "tau": tau}
+    parts = [GeneralPreference(Shape(width=n), **asked, seed=seed).vectors.data for n, _, seed in tournaments]
+    model = GeneralPreference(Shape(width=sum(x.shape[1] for x in parts)), dim=dim, bias=False, normalize=normalize, tau=tau)
     model.vectors.data.copy_(torch.cat(parts, dim=1))
     start = np.cumsum([0] + [n for n, _, _ in tournaments])
     edges = torch.tensor(np.concatenate([np.array(e) + at for (_, e, _), at in zip(tournaments, start, strict=False)])).T
@@ -328,11 +329,36 @@ def test_explanation_names_the_largest_plane():
     assert table["plane"] == [1, 2]
     assert table["area"] == pytest.approx([3.0, 0.05])
     assert "98%" in found["words"][1]
-    named = GeneralPreference(Shape(width=3, prompt=2, names=("length", "lists", "code")), dim=2, gate="softmax")
+    named = GeneralPreference(Shape(width=3, prompt=2, names=("length", "lists", "code")), dim=2, bias=False, gate="softmax")
     named.vectors.data.copy_(torch.tensor([[0.0, 1, 0.5], [2.0, 0, 0]]))
     table = named.explain().tables["planes"]
     assert table["features"] == ["length, lists, code"]
     assert "pull of the prompt" in table
+
+
+def test_with_a_constant_one_plane_holds_a_score_of_features_with_mean_zero():
+    from cupel.learners.heads.data import Comparisons
+    from cupel.learners.heads.fit import fit
+    from cupel.learners.heads.margins import margins
+    from cupel.learners.heads.options import HeadOptions
+    from cupel.noise.fixed import identity
+    from cupel.objectives.reward import bradley_terry
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    first, second = rng.integers(0, 200, (2, 1500))
+    first, second = first[first != second], second[first != second]
+    first, second = np.where(x[first, 0] > x[second, 0], (first, second), (second, first))
+    data = Comparisons.of(first, second)
+    right = {}
+    for bias in ("true", "false"):
+        head = f"gpm:dim=2,bias={bias}"
+        found = fit(x, data, bradley_terry(), identity(), HeadOptions(head=head, epochs=10, learning_rate=0.03, heldout=0.0))
+        right[bias] = (margins(found.models, x, data)[0] > 0).mean()
+    assert right["true"] > 0.9
+    assert right["false"] < 0.75
+    model = GeneralPreference(Shape(width=2, names=("length", "lists")), dim=2)
+    assert set(model.explain().tables["planes"]["features"][0].split(", ")) == {"length", "lists", "1"}
 
 
 def test_the_page_says_what_happens():

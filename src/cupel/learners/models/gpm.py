@@ -26,21 +26,24 @@ Gate = Literal["none", "softmax", "softplus"]
 
 
 class GeneralPreference(PreferenceModel):
-    """Vectors v = W x in R^dim, compared by the form above; a gate that reads the prompt alone may weigh the planes.
+    """Vectors v = W x + c in R^dim, compared by the form above; a gate that reads the prompt alone may weigh the planes.
 
     dim        2k, even; one plane (2) with `normalize` gets stuck at chance for one seed in ten, hence 4
     gate       softmax: k softmax(G p), the uniform gate being 1 for every plane; softplus: softplus(G p) / ln 2, likewise; none: 1
+    bias       the constant c, which begins as N(0, 1). Without it s is a form in x and x' alone and holds no difference of scores, so
+               that on features with mean 0, as ours are, nobody would simply be better; the published head has none and reads states
+               whose mean is far from 0
     normalize  vectors of length 1: then |s| <= the largest gate weight, so log-odds end at 1 / tau without a gate
     tau        temperature of preferences; the objective `general_preference` has its own, 0.1 too
 
-    W and G have no bias and begin as N(0, 1 / (inputs + 1)), the second number read as a variance [unverified: the card's notation; under
+    W and G begin as N(0, 1 / (inputs + 1)), the second number read as a variance [unverified: the card's notation; under
     `normalize` the size of W does not matter]. Paper and code differ on the gate (lambda_l squared, to the first power, in the scale
     softmax or k softmax): here it enters once, from k softmax. A gate that saw a response would break the antisymmetry. Objectives of
     scores see +-s / (2 tau); `general_preference` and its kin see vectors and gate. InputError for an odd dim, an unknown gate, a gate
     where comparisons carry no prompt vector, tau that is not positive.
 
     >>> from cupel.learners.models.types import Given, Shape
-    >>> model = GeneralPreference(Shape(width=2), dim=2, normalize=False, tau=1.0)
+    >>> model = GeneralPreference(Shape(width=2), dim=2, bias=False, normalize=False, tau=1.0)
     >>> _ = model.vectors.data.copy_(torch.eye(2))
     >>> z = model.represent(torch.tensor([[2.0, 1.0], [0.5, 1.0]]))  # (r, 1): Bradley-Terry
     >>> model.margin(z[:1], z[1:], Given()).tolist(), model.score_matrix(z).tolist()
@@ -52,8 +55,9 @@ class GeneralPreference(PreferenceModel):
     gives = frozenset({"score", "embedding"})
 
     def __init__(
-        self, shape: Shape, *, dim: int = 4, gate: Gate | None = "none", normalize: bool = True, tau: float = 0.1, seed: int = 0
-    ) -> None:
+        self, shape: Shape, *, dim: int = 4, gate: Gate | None = "none", bias: bool = True, normalize: bool = True, tau: float = 0.1,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         if gate not in ("none", "softmax", "softplus", None):
             raise InputError(f"gpm:gate is none, softmax or softplus, not {gate!r}")
         if dim < 2 or dim % 2:
@@ -65,6 +69,7 @@ class GeneralPreference(PreferenceModel):
         generator = torch.Generator().manual_seed(seed)
         self.dim, self.gate, self.normalize, self.tau = dim, gate or "none", normalize, float(tau)
         self.vectors = normal(generator, dim, shape.width, scale=(shape.width + 1) ** -0.5)
+        self.constant = nn.Parameter(torch.randn(dim, generator=torch.Generator().manual_seed(seed + 1))) if bias else None
         self.planes: nn.Parameter | None = None
         if self.gate != "none":
             self.planes = normal(generator, dim // 2, shape.prompt, scale=(shape.prompt + 1) ** -0.5)
@@ -76,7 +81,7 @@ class GeneralPreference(PreferenceModel):
 
     def represent(self, x: Tensor) -> Tensor:
         """The preference vectors [m, dim] of responses [m, width]; plane l is columns 2l and 2l + 1."""
-        z = x @ self.vectors.T
+        z = x @ self.vectors.T if self.constant is None else torch.addmm(self.constant, x, self.vectors.T)
         return unit(z, dim=-1) if self.normalize else z
 
     def gates(self, prompt: Tensor | None) -> Tensor | None:
@@ -126,11 +131,13 @@ class GeneralPreference(PreferenceModel):
     def explain(self, people: Sequence[str] = (), contexts: Sequence[str] = ()) -> Explanation:
         """The planes of s as a form in the features, strongest first.
 
-        Without gate and normalisation s(x > x') = x . A x', A = sum_l a_l b_l^T - b_l a_l^T over the rows of W. The size of a plane is the
-        area of its two rows, sqrt(|a|^2 |b|^2 - (a . b)^2): 0 where it only ever says 0. Where features have names, the three that weigh
-        most in a plane.
+        Without gate and normalisation s(x > x') = x . A x', A = sum_l a_l b_l^T - b_l a_l^T over the rows of W, to which c is one column
+        more, of a feature that is always 1. The size of a plane is the area of its two rows, sqrt(|a|^2 |b|^2 - (a . b)^2): 0 where it
+        only ever says 0. Where features have names, the three that weigh most in a plane.
         """
-        w = self.vectors.detach().double()
+        w, names = self.vectors.detach().double(), self.shape.names
+        if self.constant is not None:
+            w, names = torch.cat([w, self.constant.detach().double()[:, None]], dim=1), (*names, "1") if names else ()
         a, b = w[0::2], w[1::2]
         area = ((a * a).sum(1) * (b * b).sum(1) - (a * b).sum(1) ** 2).clamp(min=0).sqrt()
         share = area / area.sum().clamp(min=1e-300)
@@ -138,9 +145,9 @@ class GeneralPreference(PreferenceModel):
         table: dict[str, list[Any]] = {"plane": (order + 1).tolist(), "area": area[order].tolist(), "share": share[order].tolist()}
         if self.planes is not None:
             table["pull of the prompt"] = self.planes.detach().double().norm(dim=1)[order].tolist()
-        if self.shape.names:
+        if names:
             heaviest = torch.argsort(a**2 + b**2, dim=1, descending=True, stable=True)[order, :3].tolist()
-            table["features"] = [", ".join(self.shape.names[j] for j in row) for row in heaviest]
+            table["features"] = [", ".join(names[j] for j in row) for row in heaviest]
         k = self.dim // 2
         many = f"{k} plane" + "s" * (k > 1)
         words = (

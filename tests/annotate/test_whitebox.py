@@ -272,6 +272,14 @@ def test_scale_of_an_encoder() -> None:
     found = Relevance.calibrated(encoder, ["a", "b", "c"])
     assert found.high == 4.0
     assert WhiteBox(found).score(["q"], ["a"], ["CONSTRAINED"], ["a"])[0] == pytest.approx(5.12)
+    pair = Planted({"p": [1.0, 0.0], "q": [0.0, 1.0], "a": [1.0, 0.5], "b": [0.25, 1.0]})
+    floored = Relevance.calibrated(pair, ["a", "b"], prompts=["p", "q"])
+    assert (floored.low, floored.high) == (pytest.approx(0.375), pytest.approx((1.25 + 1.0625) / 2))
+    parts = WhiteBox(floored, branching=False).parts(["p", "p"], ["a", "b"])
+    assert parts.score == pytest.approx([0.01 * (1 - 0.375), 0.0])  # b lies below the floor
+    assert parts.clamped.tolist() == [False, True]
+    with pytest.raises(InputError, match="two at least"):
+        Relevance.calibrated(pair, ["a"], prompts=["p"])
     with pytest.raises(InputError, match="low < high"):
         Relevance(encoder, (1.0, 1.0))
     assert Relevance("static").high == 1.0

@@ -124,6 +124,12 @@ def test_relevance_with_types_and_references(file: Path, tmp_path: Path, capsys:
     assert len(exact) == 12
     assert all(row["score"] == pytest.approx(5.12, abs=1e-4) for row in exact)
     assert run(["annotate", str(file), "--with", "relevance", "--without", "branching", "--out", str(tmp_path / "b.parquet")]) == 0
+    for scale, low in (("0.25:1", 0.25), ("measured", None)):
+        out, options = tmp_path / "c.parquet", ["--with", "relevance", "--without", "branching", "--relevance-scale", scale, "--force"]
+        assert run(["annotate", str(file), *options, "--out", str(out)]) == 0
+        found = json.loads((tmp_path / "c.json").read_text("utf-8"))["scale"]
+        assert found[1] == pytest.approx(1.0)
+        assert found[0] == low if low else found[0] > 0
 
 
 def test_a_dry_run_counts_and_writes_nothing(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +159,7 @@ def test_an_existing_file_is_kept_unless_forced(file: Path, tmp_path: Path, caps
         (["--with", "relevance", "--qtype", "kid"], "no column 'kid'"),
         (["--with", "relevance", "--qtype", "kind"], "constrained questions have no reference"),
         (["--with", "relevance", "--without", "lengths"], "the switches are"),
+        (["--with", "relevance", "--without", "branching", "--relevance-scale", "top"], "LOW:HIGH"),
         (["--with", "relevance", "--without", "branching", "--strong", "m"], "--strong does not go with"),
         ([*COLUMNS, "--qtype", "kind"], "--qtype does not go with"),
         ([*COLUMNS, "--flip", "0.1"], "give --calibrate"),

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cupel.annotate.labels import MARGIN, Labels, append_votes, calibrate, nodes, pair_labels
+from cupel.annotate.labels import append_votes, calibrate, nodes, pair_labels
+from cupel.annotate.writing import facts_of, write_parts, write_votes
 from cupel.errors import InputError
 from cupel.records.columns import Frame, did_you_mean
+from cupel.records.files import write_json
 from cupel.records.schema import SKIP, Votes
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class AnnotateOptions:
     without: tuple[str, ...] = ()
     qtype: str | None = None
     reference: str | None = None
-    relevance_scale: float | None = None
+    relevance_scale: str | None = None
     max_tokens: int = 512
     negative: Literal["clamp", "keep", "refuse"] = "clamp"
     on_missing: Literal["error", "open"] = "error"
@@ -95,14 +97,14 @@ def annotate_file(
     fitted = calibrate(labels, votes, method=options.calibrate, flip=options.flip) if options.calibrate else None
     both = append_votes(votes, labels, name, p=None if fitted is None else fitted.probability(labels.margin))
     keep = np.arange(len(votes), len(both)) if options.only_new or not labelled else np.arange(len(both))
-    summary = _summary(votes, labels, name, options, scored, fitted, labelled, len(keep))
-    summary["words"].append(f"Written: {out}, {beside}, {parts}.")
-    _write(both.take(keep), out)
-    _write_parts(parts, prompts, responses, scored)
-    from cupel.records.files import write_json
-
-    write_json(beside, {key: value for key, value in summary.items() if key != "words"})
-    return summary
+    facts, words = facts_of(votes, labels, name, fitted, labelled)
+    left_out = {"method", "name", *_OF["relevance" if options.method == "density-ratio" else "density-ratio"]}
+    asked = {key: value for key, value in vars(options).items() if value not in (None, ()) and key not in left_out}
+    summary = {"annotator": name, "method": options.method, "options": asked, "n_written": len(keep), **facts, **scored.facts}
+    write_votes(both.take(keep), out)
+    write_parts(parts, prompts, responses, scored.parts)
+    write_json(beside, summary)
+    return {**summary, "words": [*words, *scored.words, f"Written: {out}, {beside}, {parts}."]}
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,11 @@ def _relevance(votes: Votes, options: AnnotateOptions, prompts: Sequence[str], r
     relevance = None
     if "relevance" not in off:
         encoder = load_encoder(options.encoder, device=options.device, allow_download=options.allow_download)
-        relevance = Relevance(encoder, None if options.relevance_scale is None else (0.0, options.relevance_scale))
+        if options.relevance_scale == "measured":
+            there = [row for row, text in enumerate(responses) if text.strip()]
+            relevance = Relevance.calibrated(encoder, [responses[row] for row in there], prompts=[prompts[row] for row in there])
+        else:
+            relevance = Relevance(encoder, _scale(options.relevance_scale))
     known = None
     if "branching" not in off and relevance is not None:
         assert options.qtype is not None
@@ -295,6 +301,7 @@ def _relevance(votes: Votes, options: AnnotateOptions, prompts: Sequence[str], r
     words = [f"{warning.message}." for warning in caught if issubclass(warning.category, AnnotationWarning)]
     facts: dict[str, Any] = {
         "empty_responses": int(parts.empty.sum()), "constrained": int(parts.constrained.sum()), "clamped": int(parts.clamped.sum()),
+        "scale": None if relevance is None else [relevance.low, relevance.high],
         "switches": {switch: switch not in off for switch in SWITCHES},
     }  # fmt: skip
     if relevance is not None and (votes.sign != 0).any():
@@ -318,6 +325,17 @@ def _column(votes: Votes, name: str) -> list[Any]:
     return votes.source[name].to_pylist()
 
 
+def _scale(text: str | None) -> tuple[float, float] | None:
+    """What --relevance-scale says: HIGH or LOW:HIGH."""
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        return (float(low), float(high)) if colon else (0.0, float(low))
+    except ValueError as error:
+        raise InputError(f"--relevance-scale {text!r} is HIGH, LOW:HIGH or measured, e.g. --relevance-scale 0.3:1") from error
+
+
 def _by_prompt(votes: Votes, name: str) -> dict[str, Any]:
     """What a column says of each prompt. InputError where it says two things of one."""
     prompts = votes.prompt_texts()
@@ -326,72 +344,6 @@ def _by_prompt(votes: Votes, name: str) -> dict[str, Any]:
         if found.setdefault(prompts[at], value) != value:
             raise InputError(f"column {name} says {value!r} in row {row + 1} and {found[prompts[at]]!r} before, of one prompt")
     return found
-
-
-# ---- what is written -------------------------------------------------------------------------------------------------------------------
-
-
-def _summary(
-    votes: Votes, labels: Labels, name: str, options: AnnotateOptions, scored: _Scored, fitted: Any, labelled: bool, written: int
-) -> dict[str, Any]:
-    counts = {"first": int((labels.sign > 0).sum()), "second": int((labels.sign < 0).sum()), "tie": int((labels.sign == 0).sum())}
-    agreement = _agreement(votes, labels) if labelled else None
-    longer = labels.prefers_longer
-    words = [f"{len(labels):,} pairs labelled by {name}: {counts['first']:,} first, {counts['second']:,} second, {counts['tie']:,} ties."]
-    if agreement is not None:
-        words.append(
-            f"It agrees with {100 * agreement['estimate']:.1f} % of {agreement['n']:,} recorded votes; what that says of its errors "
-            "depends on theirs."
-        )
-    words += [f"It prefers the longer side in {100 * longer:.1f} % of pairs." if np.isfinite(longer) else "All sides have equal lengths."]
-    words += scored.words
-    said = "margins are no probabilities; the votes are hard" if fitted is None else str(fitted)
-    words.append(f"p of the new votes: {said}.")
-    left_out = {"method", "name", *_OF["relevance" if options.method == "density-ratio" else "density-ratio"]}
-    asked = {key: value for key, value in vars(options).items() if value not in (None, ()) and key not in left_out}
-    return {
-        "annotator": name, "method": options.method, "options": asked, "n_votes": len(votes) if labelled else 0, "n_pairs": len(labels),
-        "n_written": written, "labels": counts, "agreement": agreement, "prefers_longer": None if np.isnan(longer) else longer,
-        "calibration": None if fitted is None else fitted.to_json(), **scored.facts, "words": words,
-    }  # fmt: skip
-
-
-def _agreement(votes: Votes, labels: Labels) -> dict[str, Any] | None:
-    """Share of recorded preferences that the labels agree with, ties half, with a 95 % interval over prompts."""
-    from cupel.votes.intervals import cluster_bootstrap
-
-    at = {int(pair): n for n, pair in enumerate(votes.pair[labels.row].tolist())}
-    where = np.array([at[pair] for pair in votes.pair.tolist()], dtype=np.int64)
-    side = np.where(votes.first == votes.first[labels.row[where]], 1, -1) * labels.sign[where]
-    rows = votes.sign != 0
-    if not rows.any():
-        return None
-    found = cluster_bootstrap((0.5 + 0.5 * side * votes.sign)[rows], votes.prompt[rows], seed=0, clip=(0, 1))
-    return {"estimate": found.estimate, "low": found.low, "high": found.high, "n": int(rows.sum()), "groups": found.groups}
-
-
-def _write(votes: Votes, out: Path) -> None:
-    """A table of votes with p, w and the margin of the annotation."""
-    import pyarrow as pa
-
-    from cupel.records.convert import to_rows
-    from cupel.records.files import write_parquet
-
-    table, _ = to_rows(votes, "votes")
-    for name in (*(n for n in ("p", "w") if n in table.column_names), *([MARGIN] if MARGIN in table.column_names else [])):
-        table = table.drop_columns([name])
-    assert votes.source is not None
-    margin = votes.source[MARGIN]
-    write_parquet(out, table.append_column(MARGIN, margin).append_column("p", pa.array(votes.p)).append_column("w", pa.array(votes.w)))
-
-
-def _write_parts(path: Path, prompts: Sequence[str], responses: Sequence[str], scored: _Scored) -> None:
-    import pyarrow as pa
-
-    from cupel.records.files import write_parquet
-
-    table = scored.parts.add_column(0, "response", pa.array(responses, pa.large_string()))
-    write_parquet(path, table.add_column(0, "prompt", pa.array(prompts, pa.large_string())))
 
 
 def _show(value: float | None) -> str:

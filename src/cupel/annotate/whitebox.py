@@ -7,7 +7,10 @@ Method card 15-r3 ("Regularized Relevance Reward", arXiv:2402.03469, as in the a
     s times RP(y)
 
     LI(y) = tokens / 100        RP(y) = different token triples / token triples, 1 without a triple
-    lin(v) = (v - i0) / (i1 - i0) * max_tokens / 100
+    lin(v) = (v - i0) / (i1 - i0) * max_tokens / 100        i0 = 0 in the authors' code
+
+With a floor i0 above 0 the relevance of open questions counts from there as well: LI(y) (<E(x), E(y)> - i0), our extension for encoders
+that find everything somewhat alike.
 
 Four switches: length, repetition, relevance, branching. Everything on is taken to be the R^3 of the paper's first version [unverified: the
 authors' code is the second version]. The features check each other and nothing else: longer is better for an open question until
@@ -97,8 +100,8 @@ class Relevance:
     """Relevance <E(a), E(b)> of two texts under an encoder, float64.
 
     encoder          a name that `cupel.encode.load_encoder` knows, or an object with `encode(texts) -> [n, dim]`
-    relevance_scale  (i0, i1): what irrelevant and identical texts score, for the branch of references. None takes (0, 1) where vectors
-                     have length 1 and refuses other encoders: measure it with `calibrated`, or state it ((0, 3.5) for Contriever)
+    relevance_scale  (i0, i1): what irrelevant and identical texts score. None takes (0, 1) where vectors have length 1 and refuses other
+                     encoders: measure it with `calibrated`, or state it ((0, 3.5) for Contriever)
 
     Each different text is encoded once per call. Encoders with a window do not see what lies beyond it, though the length incentive pays
     for it.
@@ -128,13 +131,21 @@ class Relevance:
         self.low, self.high = low, high
 
     @classmethod
-    def calibrated(cls, encoder: Any, texts: Sequence[str], *, low: float = 0.0) -> Relevance:
-        """With high = the median of <E(t), E(t)>, what an exact copy of these texts scores.
+    def calibrated(cls, encoder: Any, texts: Sequence[str], *, prompts: Sequence[str] | None = None) -> Relevance:
+        """With high = the median of <E(t), E(t)>, what an exact copy of these texts scores; and with `prompts`, whose answers the texts
+        are, low = the mean of <E(prompt), E(answer to another prompt)> (0 without, as in the authors' code).
 
         >>> Relevance.calibrated("static", ["A dog runs.", "Taxes are due."]).high.__round__(4)
         1.0
-        """
-        found = cls(encoder, (low, float(np.finfo(np.float64).max)))
+        """  # fmt: skip
+        found, n = cls(encoder, (0.0, float(np.finfo(np.float64).max))), len(texts)
+        low = 0.0
+        if prompts is not None:
+            if len(prompts) != n or n < 2:
+                raise InputError(f"{len(prompts)} prompts and {n} answers: a floor needs one of each, and two at least")
+            shifts = sorted({1 + k * (n - 1) // 8 for k in range(8)} & set(range(1, n)))
+            asked = [prompts[i] for _ in shifts for i in range(n)]
+            low = max(0.0, float(found.between(asked, [texts[(i + k) % n] for k in shifts for i in range(n)]).mean()))
         return cls(found.encoder, (low, float(np.median(found.between(texts, texts)))))
 
     def between(self, one: Sequence[str], other: Sequence[str]) -> np.ndarray:
@@ -150,7 +161,7 @@ class Parts:
     """What a white-box reward is made of, one entry per response; switched-off parts are 1 (relevance: NaN).
 
     score, length (LI), repetition (RP), query_relevance, reference_relevance (NaN where the branch did not ask)   float64 [n]
-    constrained, empty, clamped   bool [n]: scored against the reference; without a token; a negative relevance was set to 0
+    constrained, empty, clamped   bool [n]: scored against the reference; without a token; relevance lay below i0 and counts as i0
     """
 
     score: np.ndarray
@@ -178,7 +189,7 @@ class WhiteBox:
 
     branching   score constrained questions against their reference. Question types are never guessed: they come with the call, from
                 `known` (prompt -> (type, reference)) or from `classify` (prompt -> type)
-    max_tokens  what `lin` puts an exact copy on the scale of;  negative  "clamp" relevance at 0, "keep" it (a long irrelevant answer is
+    max_tokens  what `lin` puts an exact copy on the scale of;  negative  "clamp" relevance at i0, "keep" it (a long irrelevant answer is
                 then worse than a short one, and of two irrelevant answers the shorter wins), or "refuse"
     on_missing  a constrained question without a reference: "error", or "open" (scored as open ended, with a warning)
     stops       a response is cut at the first of these, and stripped; add the role prefix of a chat template here
@@ -245,14 +256,14 @@ class WhiteBox:
         empty = np.array([not text for text in said], dtype=bool)
         _warn(empty, "responses are empty; they score 0")
         one, nothing = np.ones(n), np.full(n, np.nan)
-        length = one if self.length is None else self.length(said)
-        repetition = one if self.repetition is None else self.repetition(said)
+        length = one if self.length is None else _once(self.length, said)
+        repetition = one if self.repetition is None else _once(self.repetition, said)
         types, known_as = self._types(prompts, qtype, reference)
         query, against, score, clamped = nothing, nothing, length.copy(), np.zeros(n, dtype=bool)
         if self.relevance is not None:
             query = self.relevance.between(asked, said)
             kept, clamped = self._floor(query, ~types)
-            score = length * kept
+            score = length * (kept - self.relevance.low)
             if types.any():
                 rows = np.flatnonzero(types)
                 against = nothing.copy()
@@ -277,14 +288,16 @@ class WhiteBox:
         return (np.asarray(relevance, dtype=np.float64) - low) / (high - low) * self.max_tokens / 100
 
     def _floor(self, values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(relevance as it counts, which were set to 0) among the given rows."""
-        low = rows & (values < 0)
+        """(relevance as it counts, which were set to i0) among the given rows."""
+        assert self.relevance is not None
+        low = rows & (values < self.relevance.low)
         if low.any() and self.negative == "refuse":
             raise InputError(
-                f"{int(low.sum()):,} of {int(rows.sum()):,} relevances are negative (first: row {int(np.argmax(low))}, "
-                f"{values[low][0]:.3f}), and times a length that would reward brevity. Use negative='clamp', or another encoder"
+                f"{int(low.sum()):,} of {int(rows.sum()):,} relevances are negative, or below the floor {self.relevance.low:g} (first: row "
+                f"{int(np.argmax(low))}, {values[low][0]:.3f}), and times a length that would reward brevity. Use negative='clamp', or "
+                "another encoder"
             )
-        return (np.where(low, 0.0, values), low) if self.negative == "clamp" else (values, np.zeros(len(values), dtype=bool))
+        return (np.where(low, self.relevance.low, values), low) if self.negative == "clamp" else (values, np.zeros(len(values), dtype=bool))
 
     def _types(self, prompts: Sequence[Any], qtype: Any, reference: Any) -> tuple[np.ndarray, list[str | None]]:
         """(which rows are scored against their reference, the references)."""
@@ -343,6 +356,13 @@ def plain(value: Any, what: str, row: int) -> str:
     if not isinstance(value, str):
         raise InputError(f"the {what} of row {row} is no text but {type(value).__name__}; leave such rows out")
     return value
+
+
+def _once(feature: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """A feature of each text, computed once per different text."""
+    place: dict[str, int] = {}
+    at = np.array([place.setdefault(text, len(place)) for text in texts], dtype=np.int64)
+    return feature(list(place))[at]
 
 
 def _warn(bad: np.ndarray, what: str) -> None:

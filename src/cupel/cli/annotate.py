@@ -45,7 +45,7 @@ def annotate(
     qtype: Annotated[str | None, typer.Option("--qtype", help=f"{_Column} OPENENDED or CONSTRAINED.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help=f"{_Column} the reference answer of constrained prompts.")] = None,
     relevance_scale: Annotated[
-        float | None, typer.Option("--relevance-scale", help="Relevance of an exact copy; 1 for normalised vectors.")
+        str | None, typer.Option("--relevance-scale", help="Relevance of an exact copy: HIGH, LOW:HIGH with a floor, or measured.")
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Tokens that an exact copy of a reference is worth.")] = 512,
     negative: Annotated[str, typer.Option("--negative", help="Negative relevance: clamp, keep or refuse.")] = "clamp",

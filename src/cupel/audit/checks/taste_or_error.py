@@ -57,10 +57,11 @@ def check(votes: Votes, context: Context) -> Finding:
     first, second, length = _items(shared, rows)
     who, person = np.unique(votes.annotator[rows], return_inverse=True)
     cast = ballots(first, second, votes.sign[rows] > 0, person.reshape(-1), ordered=votes.order_known, traits=length[:, None])
-    told = plural_or_noise(cast, dense(shared.cluster[rows]), folds=_FOLDS, seed=context.seed, power=1)
+    again = shared_sides(cast)
+    # where sides do not come again only a liking for length can be seen: that there is no taste cannot be said, whatever the power
+    told = plural_or_noise(cast, dense(shared.cluster[rows]), folds=_FOLDS, seed=context.seed, power=1 if again >= 0.5 else 0)
     if told.fit is None or told.noise_gain is None or told.taste_gain is None:
         return not_applicable(NAME, SCOPE, f"cannot tell taste from error: {told.reason}", told.judged)
-    again = shared_sides(cast)
     gains = {"reliability": told.noise_gain, "taste": told.taste_gain, "taste_where_people_are_exchanged": told.control_gain}
     details: dict[str, Any] = {
         "verdict": told.verdict,

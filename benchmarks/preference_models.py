@@ -37,10 +37,10 @@ PLAIN, RIDGE = "scalar", "ridge"
 #: what every model is tuned over: learning rate, l2
 BUDGET = tuple(product((3e-3, 3e-2), (1e-3, 1e-2, 1e-1)))
 EPOCHS = 12
-EVERYWHERE = (PLAIN, "scalar:hidden=32", "gpm:dim=4", "gpm:dim=4,gate=softmax")
+EVERYWHERE = (PLAIN, "scalar:hidden=32", "gpm:dim=4", "gpm:dim=4,normalize=false,tau=1", "gpm:dim=4,normalize=false,tau=1,gate=softmax")
 PEOPLE = ("pal:prototypes=3", "person_vectors")
 COLUMNS = ("features", "features:hidden=6/4/2", "orchestrator", "attributes")
-ROWS, DRAWS = 8000, 2000
+ROWS, DRAWS = 4000, 2000
 #: pairs of characters that judge the same statement in opposite ways
 OPPOSED = (("politically-liberal", "politically-conservative"), ("risk-averse", "risk-seeking"))
 

@@ -66,6 +66,23 @@ def test_strengths():
     assert scaled.tolist() == pytest.approx([0.403186, 0.806372, 1.209558], abs=1e-6)
 
 
+def test_strengths_in_the_loop():
+    """One step of one comparison of strength 2: the loss with its margin, whichever side is stated."""
+    x = np.array([[1.0], [-0.5]], np.float32)
+    options = HeadOptions(epochs=1, batch_size=1, l2=0.0)
+    start = 1.5 * build("scalar", Shape(1), 0).theta.detach().item()  # type: ignore[union-attr, operator]
+    for p in (1.0, 0.0):
+        data = Comparisons.of(np.array([0]), np.array([1]), np.array([p]), strength=np.array([2.0]))
+        found = fit(x, data, bradley_terry(rated=1.0), parse("identity"), options)
+        loss = found.epochs[0]["heads"][0]["loss"]
+        assert loss == pytest.approx(np.logaddexp(0, 2 - (start if p else -start)), rel=1e-6)
+    with pytest.raises(InputError, match="needs rating"):
+        fit(x, Comparisons.of(np.array([0]), np.array([1])), bradley_terry(rated=1.0), parse("identity"), options)
+    with pytest.raises(InputError, match="strength of preference"):
+        Comparisons.of(np.array([0]), np.array([1]), strength=np.array([-1.0]))
+    assert data.take(np.array([0, 0])).strength.tolist() == [2, 2]
+
+
 def test_ridge_is_sklearns_on_the_rows_that_are_there():
     from sklearn.linear_model import Ridge
 

@@ -11,7 +11,7 @@ import numpy as np
 from cupel.errors import InputError
 
 _COLUMNS = ("first", "second", "p", "w", "annotator", "group")
-_OPTIONAL = ("prompt", "context")
+_OPTIONAL = ("prompt", "context", "strength")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Comparisons:
     ids               n names, for treatments that keep a table by record
     length            float32 [rows of the features], tokens or words of each side; None where no objective asks
     prompt, context   int64 [n], rows of `prompts` and `contexts`, float32 matrices; None where no model reads them
+    strength          float32 [n], stated strength of preference, the gap of the two sides' ratings; None where no objective asks
     columns           names of the features' columns, where a model speaks of them
     """
 
@@ -42,6 +43,7 @@ class Comparisons:
     context: np.ndarray | None = None
     contexts: np.ndarray | None = None
     columns: Sequence[str] = ()
+    strength: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -49,7 +51,7 @@ class Comparisons:
         annotator: np.ndarray | None = None, group: np.ndarray | None = None, ids: Sequence[str] | None = None,
         annotators: Sequence[str] = (), groups: Sequence[str] = (), length: np.ndarray | None = None,
         prompt: np.ndarray | None = None, prompts: np.ndarray | None = None, context: np.ndarray | None = None,
-        contexts: np.ndarray | None = None, columns: Sequence[str] = (),
+        contexts: np.ndarray | None = None, columns: Sequence[str] = (), strength: np.ndarray | None = None,
     ) -> Comparisons:  # fmt: skip
         """Comparisons from what is known of them: p and w are 1 where they are left out. InputError where lengths or values are wrong.
 
@@ -64,7 +66,7 @@ class Comparisons:
             np.ones(n) if w is None else np.asarray(w, np.float64), unknown if annotator is None else np.asarray(annotator, np.int64),
             unknown if group is None else np.asarray(group, np.int64), numbers if ids is None else ids, annotators, groups, length,
             *(None if x is None else np.asarray(x, np.int64 if x.ndim == 1 else np.float32) for x in (prompt, prompts, context, contexts)),
-            columns=columns,
+            columns=columns, strength=None if strength is None else np.asarray(strength, np.float32),
         )  # fmt: skip
         columns = [*_COLUMNS, "ids", *(name for name in _OPTIONAL if getattr(found, name) is not None)]
         sizes = {name: len(getattr(found, name)) for name in columns}
@@ -73,6 +75,9 @@ class Comparisons:
         bad = np.flatnonzero(~((found.p >= 0) & (found.p <= 1) & (found.w >= 0) & np.isfinite(found.w)))
         if len(bad):
             raise InputError(f"{len(bad):,} of {n:,} comparisons have a p outside [0, 1] or a weight below 0 (first: row {bad[0]})")
+        if found.strength is not None and not (np.isfinite(found.strength) & (found.strength >= 0)).all():
+            row = int(np.argmin(np.isfinite(found.strength) & (found.strength >= 0)))
+            raise InputError(f"a strength of preference is a number of at least 0 (first otherwise: row {row}, {found.strength[row]:g})")
         for name, table in (("prompt", found.prompts), ("context", found.contexts)):
             index = getattr(found, name)
             if (index is None) != (table is None):

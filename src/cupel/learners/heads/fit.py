@@ -78,7 +78,8 @@ class Fitted(NamedTuple):
 def check_fit(objective: Objective, treatment: Treatment, options: HeadOptions, data: Comparisons, seeds: Sequence[int]) -> None:
     """InputError where objective, treatment, peers and data do not go together, before anything is trained."""
     gives = settings_of(options.model)[0].gives
-    missing = sorted(objective.needs - (gives | {"length"} if data.length is not None else gives))
+    given = {name for name, there in (("length", data.length), ("rating", data.strength)) if there is not None}
+    missing = sorted(objective.needs - gives - given)
     if missing:
         raise InputError(
             f"{objective.name} needs {', '.join(missing)} of each side, which a head on frozen vectors does not give. Objectives for "
@@ -215,11 +216,15 @@ class _Head:
         rows = np.sort(self.order[step * size : (step + 1) * size])
         block, first, second = self.gather(rows)
         x, at = torch.from_numpy(block), (torch.from_numpy(first), torch.from_numpy(second))
-        lengths = None
+        facts: dict[str, tuple[Tensor, Tensor]] = {}
         if data.length is not None and "length" in self.objective.needs:
-            lengths = (torch.from_numpy(data.length[data.first[rows]]), torch.from_numpy(data.length[data.second[rows]]))
+            one, two = (torch.from_numpy(data.length[side[rows]]) for side in (data.first, data.second))
+            facts["n_tokens"] = (one, two)
+        if data.strength is not None and "rating" in self.objective.needs:
+            gap = torch.from_numpy(data.strength[rows])
+            facts["rating"] = (gap, torch.zeros_like(gap))
         given = self.reads(rows)
-        sides = _sides(self.model, x, at, given, lengths)
+        sides = _sides(self.model, x, at, given, facts)
         if self.objective.context is not None:
             self.context = self.objective.context(sides[0].map(_detached), sides[1].map(_detached), self.context)
         try:
@@ -228,7 +233,7 @@ class _Head:
             raise self._broken(str(error)) from error
         with torch.no_grad():
             margin = self.objective.margin(*sides, self.context).double().numpy()
-            other = [_sides(peer.model, x, at, given, lengths) for peer in peers]
+            other = [_sides(peer.model, x, at, given, facts) for peer in peers]
             reviewed = [terms_of(self.objective, *pair, self.context) for pair in other]
         self.seen = self._terms(rows, keep, flip, ([k for k, _ in reviewed], [f for _, f in reviewed]))
         stated = self.seen.given
@@ -288,14 +293,15 @@ class _Head:
 
 
 def _sides(
-    model: PreferenceModel, x: Tensor, at: tuple[Tensor, Tensor], given: Given, lengths: tuple[Tensor, Tensor] | None
+    model: PreferenceModel, x: Tensor, at: tuple[Tensor, Tensor], given: Given, stated: dict[str, tuple[Tensor, Tensor]]
 ) -> tuple[Side, Side]:  # fmt: skip
-    """The two sides of each comparison; the distinct sides of the batch are represented once."""
+    """The two sides of each comparison, with what data states of them; the distinct sides of the batch are represented once."""
     z = model.represent(x)
-    sides = model.sides(z.index_select(0, at[0]), z.index_select(0, at[1]), given)
-    if lengths is None:
-        return sides
-    return replace(sides[0], n_tokens=lengths[0]), replace(sides[1], n_tokens=lengths[1])
+    first, second = model.sides(z.index_select(0, at[0]), z.index_select(0, at[1]), given)
+    if not stated:
+        return first, second
+    one, two = ({name: pair[k] for name, pair in stated.items()} for k in (0, 1))
+    return replace(first, **one), replace(second, **two)
 
 
 def _detached(x: Tensor) -> Tensor:

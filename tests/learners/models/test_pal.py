@@ -328,7 +328,8 @@ def test_parameters_start_as_the_authors_and_pace_and_decay_by_group():
 @pytest.mark.parametrize(("settings", "why"), [
     ({"kind": "C"}, "kind is one of A, B"), ({"distance": "cos"}, "distance is one of"), ({"where": "P"}, "where is one of"),
     ({"unknown": "mean"}, "unknown is one of"), ({"prototypes": 6}, "6 prototypes for 5 people"), ({"prototypes": 0}, "prototypes >= 1"),
-    ({"tight": -1.0}, "tight >= 0"), ({"kind": "B", "tight": 0.1}, "kind=A"), ({"temperature": 0.0}, "temperature"), ({"dim": 0, "layers": 1}, "layers=1 of width dim=0"), ({"partition": True}, "kind=B"),
+    ({"tight": -1.0}, "tight >= 0"), ({"kind": "B", "tight": 0.1}, "kind=A"), ({"temperature": 0.0}, "temperature"),
+    ({"dim": 0, "layers": 1}, "layers=1 of width dim=0"), ({"partition": True}, "kind=B"),
 ])  # fmt: skip
 def test_settings_without_sense(settings, why):
     with pytest.raises(InputError, match=why):

@@ -228,7 +228,8 @@ def measured(one: Study) -> tuple[dict[str, dict[int, np.ndarray]], dict[str, An
     models: dict[str, Any] = {
         "K=1": trained(one.x, one.train, "pal:prototypes=1").models[0],
         "PAL": trained(one.x, one.train, f"pal:prototypes={k}").models[0],
-        "shuffled": trained(one.x, mixed, f"pal:prototypes={k}").models[0], "vectors": trained(one.x, one.train, "person_vectors").models[0],
+        "shuffled": trained(one.x, mixed, f"pal:prototypes={k}").models[0],
+        "vectors": trained(one.x, one.train, "person_vectors").models[0],
     }  # fmt: skip
     odds = np.log(one.share / (1 - one.share))
 

@@ -160,7 +160,7 @@ class Latent:
     prior           [G, Z] p(z) of each group of units (a prompt, say; one row where there is one population)
     responsibility  [U, Z] p(z | the unit's labels)
     margins         [n, Z] of the last M-step
-    likelihood      log-likelihood of the labels before each step and after the last; it never falls
+    likelihood      log-likelihood of the labels before each step and after the last, less the refit's penalty if it states one; never falls
     """
 
     prior: np.ndarray
@@ -171,7 +171,7 @@ class Latent:
 
 def latent_contexts(
     margins: object, *, unit: np.ndarray | None = None, group: np.ndarray | None = None, prior: object = None,
-    refit: Callable[[np.ndarray], np.ndarray] | None = None, iterations: int = 200, tolerance: float = 1e-9,
+    refit: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, float]] | None = None, iterations: int = 200, tolerance: float = 1e-9,
 ) -> Latent:  # fmt: skip
     """Contexts of labels whose context is unknown: EM on sum_u log sum_z p(z) prod_(i of u) sigmoid(m_iz).
 
@@ -179,8 +179,9 @@ def latent_contexts(
     unit     int64 [n], labels that share one context (those of a person); default: each label has its own
     group    int64 [U], which prior a unit draws from (its prompt's); default: one for all
     prior    where p(z) begins, [Z] or [G, Z]; default: equal weights
-    refit    the M-step of the rewards: from the responsibility of each label's context [n, Z] to new margins, weighted Bradley-Terry say
-             (`weighted_rewards` is one). A refit that lowers the likelihood is refused. Default: the margins stay.
+    refit    the M-step of the rewards: from the responsibility of each label's context [n, Z] to new margins, by weighted Bradley-Terry say
+             (`weighted_rewards`); or (margins, penalty) where it is penalised, as by l2/2 |theta|^2. One that lowers the likelihood less
+             the penalty is refused. Default: the margins stay.
 
     Responsibilities rho prop. to p(z) prod sigmoid(m); then p(z) is their mean. Contexts that begin equal stay equal: margins or prior have
     to tell them apart.
@@ -205,14 +206,21 @@ def latent_contexts(
     p = np.broadcast_to(begun, (size, m.shape[1])).copy()
     counts = np.maximum(np.bincount(place, minlength=size), 1)[:, None]
     line: list[float] = []
+    first = True
     rho, each = _posterior(p[place], _evidence(m, owner, n))
     line.append(float(each.sum()))
     for _ in range(iterations):
         p = np.stack([np.bincount(place, weights=rho[:, k], minlength=size) for k in range(m.shape[1])], axis=1) / counts
+        penalty = None
         if refit is not None:
-            m = _numbers(refit(rho[owner]), "refitted margins")
+            found = refit(rho[owner])
+            found, penalty = found if isinstance(found, tuple) else (found, None)
+            m = _numbers(found, "refitted margins")
         rho, each = _posterior(p[place], _evidence(m, owner, n))
-        line.append(float(each.sum()))
+        line.append(float(each.sum()) - (penalty or 0.0))
+        if penalty is not None and first:  # what the margins began with has no penalty to compare with
+            line, first = line[-1:], False
+            continue
         if line[-1] < line[-2] - 1e-7 * max(1.0, abs(line[-2])):
             raise InputError(
                 f"the refit lowered the likelihood from {line[-2]:.6f} to {line[-1]:.6f} in step {len(line) - 1}: it has to raise "

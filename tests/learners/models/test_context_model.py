@@ -133,8 +133,8 @@ def test_best_loss_of_a_blind_model_on_balanced_reversals_is_ln_2():  # oracle 3
 @pytest.mark.parametrize("head", ["context:dim=8", "context:dim=0", "context:dim=8,mode=film"])
 @pytest.mark.parametrize("treatment", ["identity", "em:flip=0.1", "unbiased:flip=0.1"])
 def test_reversals_are_learned_under_planted_flips(head, treatment):
-    x, data, _ = reversals(wrong=0.1, seed=1)
-    found = fit(x, data, bradley_terry(), parse(treatment), replace(OPTIONS, head=head, epochs=30 if "film" in head else 15))
+    x, data, _ = reversals(n=200, wrong=0.1, seed=1)
+    found = fit(x, data, bradley_terry(), parse(treatment), replace(OPTIONS, head=head, epochs=25 if "film" in head else 15))
     test_x, test, row = reversals(n=150, seed=2)
     assert test.context is not None
     report = gap(found.models[0], test_x, test, opposed=1 - test.context, row=row)
@@ -147,7 +147,7 @@ def test_reversals_are_learned_under_planted_flips(head, treatment):
 
 
 def test_mixed_training_keeps_a_general_reward():
-    x, data, _ = reversals(n=500, empty=0.5)
+    x, data, _ = reversals(n=300, empty=0.5)
     model = fit(x, data, bradley_terry(), identity(), OPTIONS).models[0]
     test_x, test, _ = reversals(n=200, seed=3, empty=0.5)
     right = (margins([model], test_x, test)[0] * (2 * test.p - 1)) > 0

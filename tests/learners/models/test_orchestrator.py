@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -41,9 +43,16 @@ def planted(n=800, seed=0, suppressed=False, wrong=0.0, scale=20.0):
     return r.reshape(-1, 3).astype(np.float32), data, w
 
 
-def learned(treatment="", seed=0, **settings):
-    r, data, w = planted(seed=seed, **settings)
-    return r, data, w, fit(r, data, bradley_terry(), parse(treatment or "identity"), OPTIONS).models[0]
+@cache
+def trained():
+    r, data, w = planted()
+    return r, data, w, fit(r, data, bradley_terry(), parse("identity"), OPTIONS).models[0]
+
+
+def learned():
+    """Rewards, comparisons, true weights, and a copy of the head that was trained on them."""
+    r, data, w, model = trained()
+    return r, data, w, copy.deepcopy(model)
 
 
 def weights_of(model, data):
@@ -52,7 +61,8 @@ def weights_of(model, data):
 
 @pytest.mark.parametrize("treatment", ["identity", "em:flip=0.1", "unbiased:flip=0.1"])
 def test_weights_are_recovered_from_preferences_with_planted_flips(treatment):
-    _, data, w, model = learned(treatment, wrong=0.1)
+    r, data, w = planted(wrong=0.1)
+    model = fit(r, data, bradley_terry(), parse(treatment), replace(OPTIONS, epochs=25)).models[0]
     found = weights_of(model, data)
     assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert simplex.divergence(w, found).mean() < 0.08
@@ -163,7 +173,7 @@ def test_failure_mode_b_is_flagged():
     r, data, w = planted(n=1500, suppressed=True)
     heavy = w[:, 1] > 0.5
     winner = fit_targets(r, data, normalise="minmax")
-    pref = fit(r, data, bradley_terry(), parse("identity"), replace(OPTIONS, epochs=25)).models[0]
+    pref = fit(r, data, bradley_terry(), parse("identity"), replace(OPTIONS, epochs=15)).models[0]
     assert isinstance(pref, Orchestrator)
     assert weights_of(winner, data)[heavy, 1].mean() < 1 / 3 < 0.7 < weights_of(pref, data)[heavy, 1].mean()
     table = winner.explain().tables["weights"]
@@ -187,7 +197,9 @@ def test_the_entropy_term_spreads_weights():
     r, data, _ = planted(n=400)
     mean = []
     for entropy in (0.0, 0.3):
-        model = fit(r, data, bradley_terry(), parse("identity"), replace(OPTIONS, head=f"orchestrator:entropy={entropy}")).models[0]
+        model = fit(
+            r, data, bradley_terry(), parse("identity"), replace(OPTIONS, epochs=15, head=f"orchestrator:entropy={entropy}")
+        ).models[0]
         targets = fit_targets(r, data, entropy=entropy)
         mean.append([simplex.entropy(weights_of(x, data)).mean() for x in (model, targets)])
     assert mean[1][0] > mean[0][0] + 0.1

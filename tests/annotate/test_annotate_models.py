@@ -129,6 +129,24 @@ def test_scores_do_not_depend_on_the_batch_or_the_cache(tmp_path: Path) -> None:
     assert [found.tolist() for found in again.logprobs_many(prompts, responses)] == [found.tolist() for found in cached]
 
 
+def test_scores_of_tokens_that_training_stored_are_found(tmp_path: Path) -> None:
+    """The store of a run's reference (`learners/policy/stored.py`): same key, same tokens, nothing computed again."""
+    from cupel.learners.policy.options import options_of
+    from cupel.learners.policy.template import Template
+    from cupel.scorers import Scorer
+    from cupel.scorers.reference import ReferenceCache, ReferenceKey
+
+    net, template = model(), Template(tokenizer())
+    truncation = options_of({"data": "d", "model": "m"}).truncation
+    store = ReferenceCache.under(tmp_path, ReferenceKey.of(net, template=template.digest[:32]), "token")
+    store.fill(Scorer(net), [(template.prompt("a b"), template.response("a b", "c").ids)], truncation=truncation)
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    lm = CausalLM(net, tokenizer(), cache=tmp_path)
+    found = lm.logprobs("a b", "c")
+    assert sorted(tmp_path.rglob("*.safetensors")) == files
+    assert found == pytest.approx(CausalLM(net, tokenizer()).logprobs("a b", "c"), abs=1e-6)
+
+
 def test_a_dpo_policy_over_its_reference_is_a_density_ratio() -> None:
     """Oracle 6: beta times the margin equals the difference of DPO's implicit rewards, to 1e-6 of their scale."""
     from cupel.learners.policy.template import Template

@@ -168,7 +168,8 @@ def append_votes(votes: Votes, labels: Labels, name: str, *, p: np.ndarray | Non
 
     p       float64 [m] P(first side better) as training should see it (a calibration's); None: the hard label
     weight  of the new votes
-    The new rows stand in the split and the group of their pair, and carry the margin in the column `annotation_margin` of the source; what
+    The new rows stand in the split and the group of their pair, their sides in the order of its first vote (nobody showed the new annotator
+    an order), and carry the margin in the column `annotation_margin` of the source; what
     the source says of other people's votes (reasons, times) is not copied. InputError where somebody of that name has voted already.
     """
     import pyarrow as pa

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cupel.errors import InputError
+
+#: what stored rows say of how a record was cut; nothing is cut here, as in a run that drops what is too long
+_TRUNCATION = "drop"
 
 
 class CausalLM:
@@ -19,7 +21,8 @@ class CausalLM:
     the token that ends it counts, and a special token inside it counts as well. Made by `load`, or from a model and its tokenizer.
 
     max_length    tokens of prompt and response together; more is an error that names the row, never a cut
-    cache         folder of stored scores, shared with training: a DPO run's reference scores are found here where tokens are the same
+    cache         folder of stored scores of tokens. It may be the one of training runs: those that store scores of tokens (objectives that
+                  read them) leave theirs in the same place; runs that store sums (plain DPO) keep them apart
     batch_tokens  of a forward pass
     """
 
@@ -94,13 +97,16 @@ class CausalLM:
         out: list[np.ndarray | None] = [None] * len(rows)
         device = next(self.scorer.model.parameters()).device
         if self.cache is not None:
-            self.cache.fill(self.scorer, rows, batch_tokens=self.batch_tokens)
+            self.cache.fill(self.scorer, rows, truncation=_TRUNCATION, batch_tokens=self.batch_tokens)
         for part in _parts(rows, self.batch_tokens):
             place: dict[tuple[int, ...], int] = {}
             index = [(place.setdefault(tuple(rows[n][0]), len(place)), rows[n][1]) for n in part]
             groups = Groups.of([list(ids) for ids in place], index, counted=[rows[n][2] for n in part])
-            with quiet(self.scorer) if self.cache is None else nullcontext():
-                found = self.scorer(groups.to(device), needs=("logp", "tokens")) if self.cache is None else self.cache.scores(groups)
+            if self.cache is not None:
+                found = self.cache.scores(groups, truncation=_TRUNCATION)
+            else:
+                with quiet(self.scorer):
+                    found = self.scorer(groups.to(device), needs=("logp", "tokens"))
             assert found.token_logp is not None
             values = found.token_logp.to(torch.float64).cpu().numpy()
             for n, piece in zip(part, np.split(values, np.cumsum(groups.n_counted)[:-1]), strict=True):

@@ -37,7 +37,7 @@ def annotate(
     template_on: Annotated[str, typer.Option("--template-on", help="Which models see the criteria: both or strong.")] = "both",
     reduce: Annotated[str, typer.Option("--reduce", help="mean (per token) or sum.")] = "mean",
     clip: Annotated[float | None, typer.Option("--clip", help="Keep log-ratios of tokens within this; needs the same tokens.")] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of stored log-probabilities, shared with training.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of stored log-probabilities of tokens.")] = None,
     encoder: c.EncoderOption = "static",
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Switch off length, repetition, relevance or branching; repeatable.")

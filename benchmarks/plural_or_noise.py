@@ -79,7 +79,8 @@ def humor_finding(data: Path) -> str:
     """What the check says of pl_humor."""
     table = pq.read_table(data / "pl_humor" / "votes.parquet", columns=["id", "item_a", "item_b", "vote"]).to_pydict()
     outcome = [0 if v == "a" else 1 for v in table["vote"]]
-    votes = make_votes([""] * len(outcome), table["item_a"], table["item_b"], outcome, ids=table["id"])
+    first, second = ([str(x) for x in table[side]] for side in ("item_a", "item_b"))
+    votes = make_votes([""] * len(outcome), first, second, outcome, ids=table["id"])
     (found,) = run_checks(votes, only="taste_or_error")
     return f"{found.status}: {found.message}"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cupel.votes.intervals import expanded_percentile, group_sums, resampled_sums
-from cupel.votes.repeats import _one_vote_each, agreement_shares, ceiling, count_votes
+from cupel.votes.repeats import one_vote_each, agreement_shares, ceiling, count_votes
 
 #: below this many pairs with two votes the interval is wider than anything it could tell
 ENOUGH = 30
@@ -69,7 +69,7 @@ def vote_ceiling(
     (0.785, 0.877, True, 200)
     """
     pair, sign = np.asarray(pair), np.asarray(sign)
-    kept = _one_vote_each(pair, annotator) & (sign != 0)
+    kept = one_vote_each(pair, annotator) & (sign != 0)
     counts = count_votes(pair[kept], sign[kept])
     several = counts.votes >= 2
     if not several.any():

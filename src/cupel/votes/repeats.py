@@ -89,7 +89,7 @@ def repeats(
     from cupel.audit.types import FlipRate
 
     pair, sign = np.asarray(pair), np.asarray(sign)
-    kept = _one_vote_each(pair, annotator)
+    kept = one_vote_each(pair, annotator)
     counts = count_votes(pair[kept], sign[kept], ties=ties, same_person=int(len(pair) - kept.sum()))
     several = counts.votes >= 2
     if not several.any():
@@ -238,7 +238,7 @@ def folded_interval(
     return expanded_percentile(estimate, drawn, len(label), level, (0.0, 0.5))
 
 
-def _one_vote_each(pair: np.ndarray, annotator: np.ndarray | None) -> np.ndarray:
+def one_vote_each(pair: np.ndarray, annotator: np.ndarray | None) -> np.ndarray:
     """Rows that are the first vote of a known person on a pair, or by nobody known."""
     kept = np.ones(len(pair), dtype=bool)
     if annotator is None:

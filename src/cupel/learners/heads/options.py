@@ -113,7 +113,7 @@ def head_options(values: Mapping[str, Any]) -> HeadOptions:
     Traceback (most recent call last):
     cupel.errors.InputError: a head on frozen vectors has no option 'hiden'; did you mean hidden?
     """
-    from cupel.learners.policy.options import _fitting
+    from cupel.learners.policy.options import fitting
 
     kinds = typing.get_type_hints(HeadOptions)
     known = [field.name for field in fields(HeadOptions)]
@@ -123,4 +123,4 @@ def head_options(values: Mapping[str, Any]) -> HeadOptions:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
         raise InputError(f"a head on frozen vectors has no option {unknown[0]!r}; {hint}")
-    return HeadOptions(**{name: _fitting(name, value, kinds[name]) for name, value in given.items()})
+    return HeadOptions(**{name: fitting(name, value, kinds[name]) for name, value in given.items()})

@@ -16,6 +16,7 @@ from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.inputs import Known, comparisons, features_of, scaled_texts
 from cupel.learners.heads.margins import doubled, margins, scores, wide
 from cupel.learners.heads.model import BLOCK, scaled
+from cupel.learners.models.context import ContextReward
 from cupel.learners.models.names import build
 from cupel.learners.models.types import Explanation, Given, PreferenceModel, Shape
 from cupel.learners.reward import PREFERENCES as FORMAT
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cupel.records.schema import Votes
 
 VERSION = 1
+#: contexts whose directions are compared with each other, by name
+EXPLAINED = 100
 _SCALING = ("centre", "norm", "mean", "spread")
 
 
@@ -106,8 +109,12 @@ class PreferenceReward:
         return np.mean(out, axis=0)
 
     def explain(self) -> Explanation:
-        """What the first of the models has learned, with people and contexts by name."""
-        return self.models[0].explain(self.known.people, self.known.contexts)
+        """What the first of the models has learned, with people and contexts by name (of contexts as texts the first hundred)."""
+        model, contexts = self.models[0], self.known.contexts
+        if isinstance(model, ContextReward) and self.known.context_as == "text" and contexts:
+            shown = contexts[:EXPLAINED]
+            return model.compare(self.known.vectors(shown, self.scaling, self.encoder, self.cache), shown)
+        return model.explain(self.known.people, contexts)
 
     def member(self, number: int) -> PreferenceReward:
         """One of the models alone."""

@@ -267,7 +267,7 @@ def options_of(values: Mapping[str, Any]) -> PolicyOptions:
                 raise InputError("evaluate maps names to files, e.g. `evaluate: {trusted: trusted.jsonl}`")
             made[key] = {str(name): _source(entry) for name, entry in value.items()}
         else:
-            made[key] = _fitting(key, value, kinds[key])
+            made[key] = fitting(key, value, kinds[key])
     if made.get("kind") == "reward":
         made = {**REWARD_DEFAULTS, **made}
     return PolicyOptions(**made)
@@ -283,11 +283,11 @@ def _source(entry: Any) -> Source:
         raise InputError(f"a data set is a file or a mapping of {', '.join(names)} with at least `file`, not {entry!r}")
     values = {**entry, "file": str(entry["file"])}
     if "weight" in values:
-        values["weight"] = _fitting("weight", values["weight"], float)
+        values["weight"] = fitting("weight", values["weight"], float)
     return Source(**values)
 
 
-def _fitting(name: str, value: Any, kind: Any) -> Any:
+def fitting(name: str, value: Any, kind: Any) -> Any:
     """`value` in the kind an option is declared with; texts of the command line and YAML's `1e-6` (a text there) are read."""
     choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
     if choices:
@@ -304,7 +304,7 @@ def _fitting(name: str, value: Any, kind: Any) -> Any:
         for part in parts:
             if part is not types.NoneType:
                 try:
-                    return _fitting(name, value, part)
+                    return fitting(name, value, part)
                 except InputError as error:
                     errors.append(error)
         raise errors[-1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cupel.votes.intervals import expanded_percentile, group_sums, resampled_sums
-from cupel.votes.repeats import one_vote_each, agreement_shares, ceiling, count_votes
+from cupel.votes.repeats import agreement_shares, ceiling, count_votes, one_vote_each
 
 #: below this many pairs with two votes the interval is wider than anything it could tell
 ENOUGH = 30

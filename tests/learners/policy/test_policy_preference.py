@@ -135,7 +135,29 @@ def test_an_adapter_carries_its_head(people_file: Path, tiny_chat: Path, tmp_pat
     assert (model.margin(votes) * votes.sign > 0).mean() > 0.8
 
 
-@pytest.mark.parametrize("name", sorted(name for name in available() if "context" not in reads_of(name)))
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft calls it
+@pytest.mark.parametrize("lora", [0, 4])
+def test_prototypes_know_who_was_learned_from(people_file: Path, tiny_chat: Path, tmp_path: Path, lora: int) -> None:
+    asked = options(people_file, tiny_chat, tmp_path / "out", head="pal:prototypes=2,dim=8", lora=lora, steps=3, epochs=1)
+    train_policy(asked)
+    model = load_reward(tmp_path / "out" / "model")
+    assert bool(model.model.seen.all())
+    assert len(model.model.seen) == len(PEOPLE)
+    texts = ["the red cat likes", "a red dog likes"]
+    mean = np.mean([model.model.weights(torch.tensor([k])).detach().numpy() for k in range(4)], axis=0)
+    np.testing.assert_allclose(model.model.population().detach().numpy(), mean[0], atol=1e-6)
+    assert np.isfinite(model.score(["likes 3 ?"] * 2, texts)).all()
+    nobody = tmp_path / "some.jsonl"
+    some = [{**row, "annotator": row["annotator"] if k % 4 else None} for k, row in enumerate(rows(40))]
+    nobody.write_text("".join(json.dumps(row) + "\n" for row in some))
+    with pytest.raises(InputError, match="name no person"):
+        train_policy(options(nobody, tiny_chat, tmp_path / "b", head="pal:prototypes=2,dim=8"))
+
+
+CARRIED = sorted(name for name, made in available().items() if "context" not in reads_of(name) and not made.named)
+
+
+@pytest.mark.parametrize("name", CARRIED)
 @pytest.mark.parametrize("layout", ["padded", "shared"])
 def test_every_head_has_gradients_and_layouts_agree(name: str, layout: str, tiny_chat: Path) -> None:
     from transformers import AutoModelForSequenceClassification
@@ -175,3 +197,5 @@ def test_heads_that_have_no_place_are_refused(people_file: Path, tiny_chat: Path
     if "context" in available():
         with pytest.raises(InputError, match="write it into the prompt"):
             train_policy(options(people_file, tiny_chat, tmp_path / "c", head="context"))
+    with pytest.raises(InputError, match="columns that have names"):
+        train_policy(options(people_file, tiny_chat, tmp_path / "d", head="features"))

@@ -133,8 +133,13 @@ def comparisons(
         more["columns"] = known.features
     return Comparisons.of(
         first, second, votes.p, votes.w, group=group[1].reshape(-1), ids=votes.ids.to_pylist(),
-        groups=tuple(map(str, group[0].tolist())), length=length, **more,
+        groups=tuple(map(str, group[0].tolist())), length=length, strength=stated_strength(votes), **more,
     )  # fmt: skip
+
+
+def stated_strength(votes: Votes) -> np.ndarray | None:
+    """How strongly a side was preferred, float64 [n]; None where a vote does not say it: objectives that read it are refused then."""
+    return votes.strength if len(votes) and bool((votes.strength >= 0).all()) else None
 
 
 def features_of(votes: Votes, sides: RawSides, known: Known, scaling: Scaling) -> np.ndarray:

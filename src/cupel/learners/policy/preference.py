@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from cupel.errors import InputError
+from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.margins import doubled, wide
 from cupel.learners.models.names import build, reads_of, settings_of
 from cupel.learners.models.types import Explanation, Given, PreferenceModel, Shape
+from cupel.learners.policy.batch import Data
 from cupel.learners.policy.rewards import TransformerReward
 from cupel.objectives.types import Need, Side
 from cupel.records.schema import Votes
@@ -79,6 +81,14 @@ def attach(model: Any, text: str, people: int, seed: int) -> None:
     size = int(layer.in_features)
     head = build(text, Shape(size, prompt=size, people=people), seed)
     setattr(model, place, Standing(head).to(layer.weight.device, layer.weight.dtype))
+
+
+def meet(model: Any, data: Data) -> None:
+    """Tell the head who is learned from, before the first step; of vectors there are none yet. InputError as its `prepare`."""
+    head = attached(model)
+    none = np.zeros(len(data), np.int64)
+    people = {} if data.person is None else {"annotator": data.person, "annotators": data.spec.annotators}
+    head.prepare(np.zeros((0, head.shape.width), np.float32), Comparisons.of(none, none, **people))
 
 
 def attached(model: Any) -> PreferenceModel:

@@ -45,9 +45,10 @@ def load_reward_model(options: PolicyOptions, prepared: Prepared, sets: Iterable
     """
     model = load_classifier(options.model, **loading(options))
     if options.head != "scalar":
-        from cupel.learners.policy.preference import attach
+        from cupel.learners.policy.preference import attach, meet
 
         attach(model, options.head, len(prepared.data.spec.annotators), options.seed)
+        meet(model, prepared.data)
     settle_pad(model, prepared.tokenizer, frozen=bool(options.lora or options.adapter))
     check_ends(int(model.config.pad_token_id), sets)
     return trained(model, options)

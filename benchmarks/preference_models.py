@@ -41,8 +41,8 @@ EVERYWHERE = (PLAIN, "scalar:hidden=32", "gpm:dim=4", "gpm:dim=4,normalize=false
 PEOPLE = ("pal:prototypes=3", "person_vectors")
 COLUMNS = ("features", "features:hidden=6/4/2", "orchestrator", "attributes")
 ROWS, DRAWS = 4000, 2000
-#: pairs of characters that judge the same statement in opposite ways
-OPPOSED = (("politically-liberal", "politically-conservative"), ("risk-averse", "risk-seeking"))
+#: pairs of characters that judge the same statement in opposite ways (the data have no politically-conservative)
+OPPOSED = (("politically-liberal", "anti-immigration"), ("risk-averse", "risk-seeking"))
 
 
 class Set(NamedTuple):

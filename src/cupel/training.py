@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,7 +91,19 @@ def train_head_file(
             return {"n_votes": len(votes), "options": options.recorded(), "words": words}
         found = train_head(votes, options, encoder=encoder, device=device, allow_download=allow_download, progress=progress)
     found.save(out)
-    return {**found.metrics, "path": str(out), "words": [*head_words(found.metrics), f"Written: {out}."]}
+    learned = [] if options.head == "scalar" else explained(out, options.head)
+    return {**found.metrics, "path": str(out), "words": [*head_words(found.metrics), *learned, f"Written: {out}."]}
+
+
+def explained(out: Path, head: str) -> list[str]:
+    """Write OUT/explanation.html from the explanation.json that a preference model saved; its sentences."""
+    from cupel.records.files import atomic_write
+    from cupel.report.explanation import page
+
+    found = json.loads((out / "explanation.json").read_text("utf-8"))
+    with atomic_write(out / "explanation.html") as temporary:
+        temporary.write_text(page(found, title=out.name or str(out), head=head), "utf-8")
+    return [f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." for sentence in found["words"]]
 
 
 def head_words(metrics: Mapping[str, Any]) -> list[str]:

@@ -178,7 +178,7 @@ def evaluate_file(
     seed: int = 0,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate models on a file and write evaluation.json and trust.json; the others are compared with the first model.
+    """Evaluate models on a file and write evaluation.json, trust.json and trust.html; the others are compared with the first model.
 
     calibrate: write the calibration that was fitted to this file into each model's folder; flip: flip rate of the file's votes.
     With the format of a suite (docs/suites.md) also leaderboard.html and requests.parquet; a model may then be a file of scores.
@@ -188,7 +188,8 @@ def evaluate_file(
     from cupel.evaluate.suites import suites
     from cupel.evaluate.trust import margins_of, save_calibrations, trust
     from cupel.learners.reward import load_reward
-    from cupel.records.files import write_json
+    from cupel.records.files import atomic_write, write_json
+    from cupel.report.trust import page
 
     if format in suites():
         given = {"--map": map, "--trusted": trusted, "--calibrate": calibrate, "--flip": flip}
@@ -208,7 +209,10 @@ def evaluate_file(
         trusted_so_far = trust(margins, votes, method=calibrate or "temperature", flip=flip, seed=seed)
     write_json(out / "evaluation.json", result.to_json())
     write_json(out / "trust.json", trusted_so_far.to_json())
-    words = [*result.lines(), *trusted_so_far.words, f"Written: {out / 'evaluation.json'}, {out / 'trust.json'}."]
+    with atomic_write(out / "trust.html") as temporary:
+        temporary.write_text(page(trusted_so_far.to_json(), trusted_so_far.figures(), title=Path(file).name), "utf-8")
+    written = ", ".join(str(out / name) for name in ("evaluation.json", "trust.json", "trust.html"))
+    words = [*result.lines(), *trusted_so_far.words, f"Written: {written}."]
     if calibrate is not None:
         words += save_calibrations(trusted_so_far, dict(zip(names, models, strict=True)))
     return {**result.to_json(), "trust": trusted_so_far.to_json(), "words": words}

@@ -43,13 +43,13 @@ def data(seed=0):
     )  # fmt: skip
 
 
-def run(name, treatment, epochs=30, seed=0):
+def run(name, treatment, epochs=15, seed=0):
     x, table = data()
-    options = HeadOptions(head=name, epochs=epochs, batch_size=100, learning_rate=0.03, l2=1e-4, seed=seed, heldout=0.0)
+    options = HeadOptions(head=name, epochs=epochs, batch_size=100, learning_rate=0.06, l2=1e-4, seed=seed, heldout=0.0)
     return x, table, fit(x, table, bradley_terry(), parse_treatment(treatment), options)
 
 
-@pytest.mark.parametrize("treatment", ["identity", "em:flip=0.1", "unbiased:flip=0.1", "em:flip=0.1,by=annotator"])
+@pytest.mark.parametrize("treatment", ["identity", "em:flip=0.1,by=annotator", "unbiased:flip=0.1"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_trains_under_every_treatment_unchanged(name, treatment):
     x, table, found = run(name, treatment)

@@ -62,8 +62,9 @@ def train_policy_file(
     from cupel.report.training import save_training_report
 
     verdict = save_training_report(found.out)["verdict"]
+    learned = explained(found.out / "model", options.head) if (found.out / "model" / "explanation.json").is_file() else []
     said = f"{verdict['title']}: {verdict['sentence']} {verdict['remedy']} See {found.out / 'report.html'}."
-    return {**summary, "verdict": verdict, "words": [*found.words, said]}
+    return {**summary, "verdict": verdict, "words": [*found.words, *learned, said]}
 
 
 def train_head_file(

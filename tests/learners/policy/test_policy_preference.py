@@ -96,6 +96,7 @@ def test_a_folder_gives_the_margins_of_training_back(trained: Any, people_file: 
     assert {name for name in stored if name.startswith("score.")} == {f"score.inside.{n}" for n in model.model.state_dict()}
     assert model.people == tuple(sorted(PEOPLE, key=model.people.index))
     assert json.loads((trained.out / "model" / "cupel.json").read_text())["head"]["text"] == "person_vectors"
+    assert json.loads((trained.out / "model" / "explanation.json").read_text()) == json.loads(json.dumps(model.explain().recorded()))
 
 
 def test_batches_and_order_do_not_move_a_margin(trained: Any) -> None:
@@ -183,6 +184,16 @@ def cupel_people(groups: Groups, people: list[int]) -> Groups:
     from dataclasses import replace
 
     return replace(groups, person=torch.tensor(people))
+
+
+def test_the_command_writes_the_page(people_file: Path, tiny_chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cupel.cli import run
+
+    out = tmp_path / "out"
+    command = ["train", "reward", str(people_file), "--model", str(tiny_chat), "--head", "pal:prototypes=2,dim=8", "--out", str(out)]
+    assert run([*command, "--max-length", "64", "--set", "steps=2", "--set", "device=cpu", "--no-progress"]) == 0
+    assert "4 people are mixtures of 2 prototypes" in capsys.readouterr().err
+    assert "anna" in (out / "model" / "explanation.html").read_text()
 
 
 def test_heads_that_have_no_place_are_refused(people_file: Path, tiny_chat: Path, tmp_path: Path) -> None:

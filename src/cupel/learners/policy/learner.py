@@ -38,7 +38,7 @@ from cupel.learners.policy.options import PolicyOptions, Reference, reference_of
 from cupel.learners.policy.preparing import Progress, parsed, prepare
 from cupel.learners.policy.questions import questions
 from cupel.learners.policy.ranks import Ranks, place_into, whole
-from cupel.learners.policy.reward_model import conventions, given_by, head_of, load_reward_model, scorer_of
+from cupel.learners.policy.reward_model import conventions, explanation_of, given_by, head_of, load_reward_model, scorer_of
 from cupel.learners.policy.scaling import Scaler
 from cupel.learners.policy.step import Stepper, StepResult, check_run
 from cupel.learners.policy.stored import frozen, peer_for, reference_for
@@ -246,6 +246,8 @@ class _Run:
         if o.kind == "reward":
             said |= {"tokens": conventions(template, o), **head_of(o, self.prepared, self.scorer.model)}
         (folder / "cupel.json").write_text(to_json(said), "utf-8")
+        if learned := explanation_of(o, self.prepared, self.scorer.model):
+            (folder / "explanation.json").write_text(to_json(learned), "utf-8")
 
     # ---- the loop -------------------------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,15 @@ def head_of(options: PolicyOptions, prepared: Prepared, model: Any) -> dict[str,
     return {"head": described(options.head, model, prepared.data.spec.annotators)}
 
 
+def explanation_of(options: PolicyOptions, prepared: Prepared, model: Any) -> dict[str, Any] | None:
+    """What the head of a reward has learned, as JSON holds it; None without a preference model, and where its parameters are sharded."""
+    if options.kind != "reward" or options.head == "scalar" or options.sharding != "none":
+        return None
+    from cupel.learners.policy.preference import attached
+
+    return attached(model).explain(prepared.data.spec.annotators).recorded()
+
+
 def settle_pad(model: Any, tokenizer: Any, *, frozen: bool) -> None:
     """Give model and tokenizer a pad token that is no closing token: their own, a reserved one, or a new one.
 

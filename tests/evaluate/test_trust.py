@@ -172,3 +172,14 @@ def test_the_command_line(trained, tmp_path):
     assert json.loads(right.stdout)["trust"]["models"]["model"]["calibration"]["calibration"]["method"] == "isotonic"
     assert Calibration.load(trained / "model").flip == 0.2
     (trained / "model" / "calibration.json").unlink()
+
+
+def test_a_loss_has_no_interval_below_zero():
+    """Two groups widen an interval far; a loss is at least 0 all the same."""
+    votes, truth = made(n=6, people=40, seed=1)
+    noisy = margin_of(truth, votes, 1, noise=0.1) * np.where(votes.group == votes.group[0], 1.0, -1.0)
+    found = trust({"one": noisy}, votes, draws=60).models["one"]
+    assert found.calibration is not None
+    shares = [share for way in found.calibration.loss.values() for share in way.values()]
+    assert all(share.low is None or share.low >= 0 for share in shares)
+    assert any(share.low == 0 for share in shares)

@@ -108,7 +108,7 @@ def calibrate(
         stated["length"] = _length_only(np.asarray(length, dtype=np.float64)[rows], sign[rows], fold)
     table = {name: {"log_loss": _log_loss(p, y), "brier": (p - y) ** 2} for name, p in stated.items()}
     table["raw"]["log_loss"] = np.logaddexp(0, -m * sign[rows])  # exact where the sigmoid rounds to 1
-    loss = {name: {k: mean(v, g, seed, draws) for k, v in row.items()} for name, row in table.items()}
+    loss = {name: {k: mean(v, g, seed, draws, clip=(0.0, np.inf)) for k, v in row.items()} for name, row in table.items()}
     against = [name for name in ("half", "length", "raw") if name in table]
     difference = {
         name: {k: mean(v - table[name][k], g, seed, draws) for k, v in table["calibrated"].items()} for name in against

@@ -183,8 +183,8 @@ def style_controlled(
     raw, controlled = (0.5 + 0.5 * np.sign(m * towards) for m in (d, told))
     return StyleControl(
         raw=mean(raw, g, seed, draws, (0.0, 1.0)), controlled=mean(controlled, g, seed, draws, (0.0, 1.0)),
-        raw_loss=mean(np.logaddexp(0, -alone * towards), g, seed, draws),
-        controlled_loss=mean(np.logaddexp(0, -told * towards), g, seed, draws),
+        raw_loss=mean(np.logaddexp(0, -alone * towards), g, seed, draws, (0.0, np.inf)),
+        controlled_loss=mean(np.logaddexp(0, -told * towards), g, seed, draws, (0.0, np.inf)),
         difference=mean(controlled - raw, g, seed, draws), alpha=float(full.theta[0] / spread), alpha_error=float(full.error[0] / spread),
         names=kept, beta=tuple(full.theta[1:].tolist()), beta_error=tuple(full.error[1:].tolist()), scale=tuple(scale.tolist()),
         own=tuple(own.theta.tolist()), own_error=tuple(own.error.tolist()), crossfit=crossfit, warnings=tuple(warnings),

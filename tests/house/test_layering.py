@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "cupel"
 #: A part of the package may import parts of its own level or below. docs/architecture.md says why.
 LEVEL = {
     "errors": 0, "_verbs": 0,
-    "records": 1,
+    "records": 1, "interactions": 1,
     "votes": 2, "encode": 2,
     "objectives": 3, "noise": 3, "scorers": 3,
     "learners": 4,
@@ -28,11 +28,12 @@ VOCABULARY = "cupel.audit.types"
 #: doors that import what they open only when it is called
 LAZY = {"__init__", "_verbs"}
 NO_TORCH = {
-    "records", "votes", "audit", "curate", "report", "evaluate", "api", "stages", "runs", "pipeline", "tasks", "training", "cli", "errors",
+    "records", "interactions", "votes", "audit", "curate", "report", "evaluate", "api", "stages", "runs", "pipeline", "tasks", "training",
+    "cli", "errors",
 }  # fmt: skip
 NO_TORCH_AT_TOP = {"encode", "learners", "environment"}
 #: packages inside these that are imported by name only, behind an `__init__` that imports nothing
-TORCH_INSIDE = {"learners/policy", "learners/heads", "learners/models"}
+TORCH_INSIDE = {"learners/policy", "learners/heads", "learners/models", "learners/recommenders"}
 TORCH_FAMILY = {"torch", "transformers", "accelerate", "peft"}
 UPSTREAMS = {"trl", "datasets", "diffusers", "ray"}
 

@@ -281,6 +281,21 @@ def test_recommender_losses() -> None:
     assert both("bpo", first, Side()).item() + both("bpo", Side(), second).item() == pytest.approx(0.957541293, abs=1e-9)
 
 
+def test_recommender_losses_on_probabilities_and_scores() -> None:
+    """Card 32, oracle 3, squared, and card 05's s_i, s_j: each item is judged alone, a pair is the sum of both."""
+    first, second = (Side(score=torch.tensor([x], dtype=torch.float64)) for x in (0.7, -0.3))
+    s_i, s_j = 0.668187772, 0.425557483
+    assert both("bpo_probability", first, second).item() == pytest.approx(-s_i - (1 - s_j), abs=1e-9)
+    assert both("squared_probability", first, second).item() == pytest.approx((1 - s_i) ** 2 + s_j**2, abs=1e-9)
+    assert both("squared_score", first, second).item() == pytest.approx(0.3**2 + 0.3**2, abs=1e-12)
+    for name in ("bpo_probability", "squared_probability", "squared_score"):
+        alone = both(name, first, Side()) + both(name, Side(), second)
+        assert alone.item() == pytest.approx(both(name, first, second).item(), abs=1e-12)
+    click = Side(score=torch.tensor([0.4], dtype=torch.float64))
+    liked, not_liked = both("squared_probability", click, Side()).item(), both("squared_probability", Side(), click).item()
+    assert 4 * liked - 3 * not_liked == pytest.approx(-0.431074367, abs=1e-9)
+
+
 def test_the_reference_can_count_more_or_less() -> None:
     """gamma 1 is DPO; a pair is ranked right exactly where the loss is at most softplus(-beta gamma c), c the reference's preference."""
     first, second = helpers.random_sides(("logp", "reference"), n=20_000, scale=3.0)

@@ -24,6 +24,7 @@ _WHERE = {
     "general_score": "preference",
     "typicality": "batch",
     **dict.fromkeys(("rating_probabilities", "attribute_log_probability", "steer_list", "steer_weights", "effective_size"), "steering"),
+    **dict.fromkeys(("info_nce", "masked_info_nce"), "contrastive"),
     "check_values": "reading",
 }
 __all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -32,6 +32,7 @@ PAIRS: dict[str, str] = {
     **dict.fromkeys(("forward_kl", "js", "alpha_divergence"), "f_divergence"),
     **dict.fromkeys(("aot", "aot_unpaired", "beta_dpo"), "batch"),
     **dict.fromkeys(("kto", "kto_pair", "bco", "bpo"), "pointwise"),
+    **dict.fromkeys(("bpo_probability", "squared_probability", "squared_score"), "pointwise"),
     **dict.fromkeys(("bradley_terry", "bpr", "thurstone", "reward_hinge", "focal", "rao_kupper", "davidson"), "reward"),
     **dict.fromkeys(("general_preference", "general_preference_squared", "gpo"), "preference"),
     **dict.fromkeys(("rpo", "hypo"), "combine"),

@@ -125,3 +125,64 @@ def bpo() -> Objective:
         return softplus(reading.score(side))
 
     return of_each("bpo", good, bad, reading.score, ("score",), {})
+
+
+def bpo_probability() -> Objective:
+    """BPO on probabilities: -s(x) for an item that was taken, -(1 - s(x)) for one that was not, x the item's score.
+
+    With `missed(g, form="surrogate")` it is NBPOs, the likelihood whose logarithms are left out: the loss is minus the sum of
+    (1 - g) s for what was taken and 1 - s + g s for what was not. Its gradient vanishes where s is near 0 or 1, and it ranks worst of
+    the family (card 05-nbpo: NDCG@20 .050 against .083 of the surrogate with `bpo`).
+    Yu & Qin 2020, arXiv:2007.07204, as in the authors' code.
+
+    >>> item = Side(score=torch.tensor([0.0]))
+    >>> bpo_probability().loss(item, item, {}).item()
+    -1.0
+    """
+
+    def good(side: Side, context: Context) -> Tensor:
+        return -torch.sigmoid(reading.score(side))
+
+    def bad(side: Side, context: Context) -> Tensor:
+        return -torch.sigmoid(-reading.score(side))
+
+    return of_each("bpo_probability", good, bad, reading.score, ("score",), {})
+
+
+def squared_probability() -> Objective:
+    """Squared error of the probability: (1 - s(x))^2 for an item that was taken, s(x)^2 for one that was not, x the item's score.
+
+    The loss of Rel-MF on real data: Saito et al. 2020, WSDM (card 32-unbiased-mnar); with the treatment `unobserved` its WMF.
+
+    >>> item = Side(score=torch.tensor([0.0]))
+    >>> squared_probability().loss(item, item, {}).item()
+    0.5
+    """
+
+    def good(side: Side, context: Context) -> Tensor:
+        return torch.sigmoid(-reading.score(side)) ** 2
+
+    def bad(side: Side, context: Context) -> Tensor:
+        return torch.sigmoid(reading.score(side)) ** 2
+
+    return of_each("squared_probability", good, bad, reading.score, ("score",), {})
+
+
+def squared_score() -> Objective:
+    """Squared error of the score itself: (1 - x)^2 for an item that was taken, x^2 for one that was not.
+
+    The regression of weighted matrix factorisation (with the treatment `unobserved`) and of ExpoMF (with `exposed`, form "gaussian",
+    precision lambda: lambda / 2 of this loss is its energy). Margin: x.
+
+    >>> item = Side(score=torch.tensor([0.25]))
+    >>> squared_score().loss(item, Side(), {}).item(), squared_score().loss(Side(), item, {}).item()
+    (0.5625, 0.0625)
+    """
+
+    def good(side: Side, context: Context) -> Tensor:
+        return (1 - reading.score(side)) ** 2
+
+    def bad(side: Side, context: Context) -> Tensor:
+        return reading.score(side) ** 2
+
+    return of_each("squared_score", good, bad, reading.score, ("score",), {})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cupel.records.schema import OUTCOMES, TRAIN
+from cupel.report.cycles import circles_part
 
 if TYPE_CHECKING:
     from cupel.audit.result import Audit
@@ -45,6 +46,9 @@ def audit_report(audit: Audit, run: Mapping[str, Any] | None = None) -> dict[str
             "training": "No model was trained: cupel audit looks at the data only. cupel refine trains plain and robust models."
         },
     }
+    drawn = circles_part(audit)
+    if drawn is not None:
+        report["circles"] = drawn
     if run is not None:
         report["run"] = _run_part(audit, run)
     return report

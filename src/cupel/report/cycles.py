@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
 from cupel.report import svg
 from cupel.report import tables as tb
 from cupel.report import text as t
 from cupel.report.figures import Figure
+from cupel.report.limits import Limits
 
-#: colour of the arrows; a page that draws circles adds this to its style sheet
-CSS = """
-.arrow { stroke: var(--mark-soft); }
-"""
+if TYPE_CHECKING:
+    from cupel.audit.result import Audit
+
 #: items that one picture shows; circles are drawn from the strongest on while their items fit
 ITEMS = 9
 WIDTH, HEIGHT, RADIUS = 480, 380, 126
 _DOT = 6.0
 
 
-def figure(found: Mapping[str, Any], names: Sequence[str], *, key: str = "cycles", test: Mapping[str, Any] | None = None) -> Figure | None:
+def figure(
+    found: Mapping[str, Any], names: Sequence[str], *, key: str = "cycles", test: Mapping[str, Any] | None = None,
+    part: Sequence[int] | None = None, said: str | None = None,
+) -> Figure | None:  # fmt: skip
     """The circles of three of `Cyclicity.recorded()` with names for its items; None where there are none.
 
-    An arrow is drawn per margin, wider where the margin is larger. test: `CycleTest.recorded()`, which the caption then quotes. Names are
-    texts of strangers: made visible, cut and escaped. Raises IndexError where a circle names an item without a name.
+    An arrow is drawn per margin, wider where the margin is larger. test: `CycleTest.recorded()`, which the caption then quotes; said: a
+    caption in place of ours. part: which of several sets (prompts) each item belongs to: only the strongest circle's is drawn, the table
+    lists all. Names are texts of strangers: made visible, cut and escaped. Raises IndexError where a circle names an item without a name.
 
     >>> one = {"items": [0, 1, 2], "margins": [1.0, 0.5, 2.0], "strength": 0.5}
     >>> made = figure({"share": 1.0, "independent": 1, "triangles": [one], "n_triangles": 1}, ["<a>", "b", "c"])
@@ -37,6 +42,8 @@ def figure(found: Mapping[str, Any], names: Sequence[str], *, key: str = "cycles
     shown: list[int] = []
     drawn: list[Mapping[str, Any]] = []
     for one in found["triangles"]:
+        if part is not None and drawn and part[one["items"][0]] != part[drawn[0]["items"][0]]:
+            continue
         new = [item for item in one["items"] if item not in shown]
         if len(shown) + len(new) > ITEMS:
             break
@@ -64,13 +71,65 @@ def figure(found: Mapping[str, Any], names: Sequence[str], *, key: str = "cycles
     )
     picture = svg.picture(
         f"fig-{key}",
-        f"The strongest {len(drawn)} of {t.count(count)} circles" if count > 1 else "The one circle",
+        f"{len(drawn)} of {t.count(count)} circles, the strongest first" if count > 1 else "The one circle",
         f"{len(shown)} items on a ring; an arrow runs from the preferred to the other. {described}.",
         _ring(shown, edges, names),
         height=HEIGHT,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
     )
-    return Figure(picture, caption(found, test), data)
+    return Figure(picture, caption(found, test) if said is None else said, data)
+
+
+def circles_part(audit: Audit) -> dict[str, Any] | None:
+    """The circles that the check `cycles` found, with the texts of their responses (`CirclesPart`); None where it found none.
+
+    The responses of a circle have no texts where the audit calls one of its votes possibly harmful.
+    """
+    from cupel.curate.ledger import rows_of
+    from cupel.records.text import render
+
+    votes = audit.votes
+    finding = next((f for f in audit.findings if f.name == "cycles" and f.status == "finding"), None)
+    triangles = [] if finding is None else list(finding.details.get("strongest", ()))
+    if finding is None or not triangles:
+        return None
+    ids = [name for one in triangles for name in one["votes"]]
+    row_of = rows_of(votes, ids)
+    rows = np.array([row_of[name] for name in ids])
+    harmful = np.isin(rows, np.concatenate([np.zeros(0, np.int64), *(f.rows for f in audit.findings if f.name == "harmful_text")]))
+    harmful = np.repeat(harmful.reshape(-1, 3).any(axis=1), 3)
+    items = np.array([item for one in triangles for item in one["items"]])
+    hidden = set(items[harmful].tolist())
+    where = np.unique(items, return_index=True)[1]  # a step in which each item is the preferred one
+    best = np.where(votes.sign[rows] > 0, votes.first[rows], votes.second[rows])
+    return {
+        "triangles": [{key: one[key] for key in ("items", "margins", "strength")} for one in triangles],
+        "n_triangles": int(finding.details["cyclic_triads"]),
+        "names": [None if i in hidden else votes.responses[int(best[step])].as_py() for i, step in enumerate(where.tolist())],
+        "prompt_of": votes.prompt[rows[where]].tolist(),
+        "prompt": "" if harmful[0] else render(votes.prompts[int(votes.prompt[rows[0]])].as_py()),
+    }
+
+
+def of_votes(given: Mapping[str, Any], limits: Limits, *, redact: bool) -> Figure | None:
+    """The circles that the check `cycles` found (`CirclesPart`): responses by number and beginning, without texts where `redact`.
+
+    >>> one = {"items": [0, 1, 2], "margins": [3, 1, 2], "strength": 1}
+    >>> given = {"triangles": [one], "n_triangles": 1, "names": ["<a>", "b", None], "prompt_of": [0, 0, 0], "prompt": "Which?"}
+    >>> made = of_votes(given, Limits(), redact=False)
+    >>> made.caption.partition(". ")[0], made.table.rows[0][0]
+    ('Responses to the prompt “Which?”', '1: <a> over 2: b over 3 over 1: <a>')
+    """
+    names = [str(i) if redact or not name else f"{i}: {name}" for i, name in enumerate(given["names"], start=1)]
+    prompt = "" if redact else t.turns(str(given.get("prompt") or ""), limits.text)
+    said = f"Responses to the prompt \u201c{t.short(prompt, limits.name)}\u201d. " if prompt.strip() else "Responses to one prompt. "
+    said += (
+        "An arrow runs from the response that was preferred to the other; the numbers are votes for it minus votes against it. "
+        "No rating of these responses agrees with all arrows: people may weigh several things, or some of the votes are wrong."
+    )
+    if len(set(given["prompt_of"])) > 1:
+        said += " The table has other prompts, too."
+    return figure(given, names, key="circles", part=given["prompt_of"], said=said)
 
 
 def caption(found: Mapping[str, Any], test: Mapping[str, Any] | None = None) -> str:

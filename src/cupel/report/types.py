@@ -85,6 +85,17 @@ class FindingPart(TypedDict):
     details: NotRequired[Mapping[str, Any]]
 
 
+class CirclesPart(TypedDict):
+    """Circles of three that the check `cycles` found, as `Cyclicity.recorded()` holds them; for each item its text (None: not to be shown)
+    and the number of its prompt; the text of the strongest circle's prompt."""
+
+    triangles: Sequence[Mapping[str, Any]]
+    n_triangles: int
+    names: Sequence[str | None]
+    prompt_of: Sequence[int]
+    prompt: NotRequired[str]
+
+
 class CurationPart(TypedDict):
     """Rows per verdict (keep, reweight, flip, drop, review), the estimated precision of what was changed, entries in the ledger."""
 
@@ -204,6 +215,7 @@ class Report(TypedDict, total=False):
     flip_rate: FlipRatePart
     reliability: ReliabilityPart
     findings: Sequence[FindingPart]
+    circles: CirclesPart
     lengths: LengthsPart
     worklist: Sequence[PairPart]
     curation: CurationPart

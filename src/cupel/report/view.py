@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cupel.report import evidence, figures, sections
+from cupel.report import cycles, evidence, figures, sections
 from cupel.report import tables as tb
 from cupel.report import text as t
 from cupel.report.limits import Limits, texts
@@ -105,7 +105,7 @@ def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
     )
     most = 4 * limits.items
     return {
-        "shown": [_finding(item, limits, redact) for item in found[: limits.findings]],
+        "shown": [_finding(item, report, limits, redact) for item in found[: limits.findings]],
         "left_out": len(found) - min(len(found), limits.findings),
         "counts": [(SEVERITIES[level][1].lower(), sum(item.get("severity", "info") == level for item in found)) for level in order],
         "clean": [t.short(item.get("name", ""), limits.name) for item in by["clean"][:most]],
@@ -119,7 +119,7 @@ def _findings(report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[s
     }
 
 
-def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str, Any]:
+def _finding(item: Mapping[str, Any], report: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str, Any]:
     tone, level = SEVERITIES.get(str(item.get("severity", "info")), SEVERITIES["info"])
     count, n = t.number(item.get("count")) or 0, t.number(item.get("n")) or 0
     of = f"{t.count(count)} of {t.count(n)} ({t.percent(count / n)})" if n else t.count(count) if count else ""
@@ -128,6 +128,9 @@ def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str,
         details = {key: value for key, value in details.items() if t.number(value) is not None or isinstance(value, bool)}
     examples = list(item.get("examples") or [])
     name = str(item.get("name", ""))
+    circles = report.get("circles") if name == "cycles" else None
+    if circles:
+        details.pop("Strongest", None)  # drawn
     return {
         "name": t.short(name, limits.name),
         "heading": t.words(t.short(name, limits.name)),
@@ -136,11 +139,10 @@ def _finding(item: Mapping[str, Any], limits: Limits, redact: bool) -> dict[str,
         "of": of,
         "message": t.short(item.get("message") or "", limits.text),
         "remedy": t.short(item.get("remedy") or "", limits.text),
+        "figure": cycles.of_votes(circles, limits, redact=redact) if circles else None,
         "examples": [] if redact else [t.short(value, limits.name) for value in examples[:5]],
         "more": 0 if redact else max(len(examples) - 5, 0),
         "details": tb.mapping("Details", ("Quantity", "Value#"), details, limit=min(limits.items, 12), width=limits.name)
         if details
         else None,
     }
-
-

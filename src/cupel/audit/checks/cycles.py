@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cupel.audit.checks._build import clean, found, not_applicable, percent
+from cupel.audit.checks._circles import strongest_circles
 from cupel.audit.checks._stats import Share, clustered_ratio
 from cupel.audit.checks.context import Context
 from cupel.audit.types import Finding, Scope
@@ -20,6 +21,8 @@ SCOPE: Scope = "row"
 COST = 1
 
 _MIN_TRIADS = 30
+#: circles of three that a finding lists
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def check(votes: Votes, context: Context) -> Finding:
     Coin flips make 1/4 of the triads cyclic, a ranking none. Finding when the lower 95 % end of the share (prompts as clusters) is
     above .05, a fifth of what coin flips give, from at least 30 triads; Severity: warning from .125, half way to coin flips, else
     info. Rows: votes in the direction of edges whose reversal would remove more cycles than it makes, the likeliest wrong ones *if*
-    true preferences are transitive.
+    true preferences are transitive. `details["strongest"]` lists circles of three by their weakest margin (votes for minus votes
+    against), with the id of a vote for each step; the report draws them.
     """
     shared = context.shared(votes)
     size = np.int64(shared.response_id.max(initial=0) + 1)
@@ -152,6 +156,10 @@ def check(votes: Votes, context: Context) -> Finding:
     told = f"{n_cyclic:,} of {n_triads:,} triads of responses are cyclic ({percent(share.value)}; coin flips give 25 %)"
     if share.low <= 0.05:
         return clean(NAME, SCOPE, n_triads, told, details)
+    at = np.full(n_edges, -1, dtype=np.int64)
+    at[strict] = np.arange(len(strict))
+    stated = np.where(sign == np.sign(up - down)[edge], at[edge], -1)  # the edge whose direction a vote states
+    details["strongest"] = _strongest(votes, use, stated, winner, loser, np.abs(up - down)[strict])
     suspect = np.zeros(n_edges, dtype=np.int64)
     suspect[strict] = np.where(triads.gain > 0, np.where(up[strict] > down[strict], 1, -1), 0)
     rows = use[(suspect[edge] != 0) & (suspect[edge] == sign)]
@@ -167,6 +175,26 @@ def check(votes: Votes, context: Context) -> Finding:
         n=n_triads,
         details=details,
     )
+
+
+def _strongest(
+    votes: Votes, use: np.ndarray, stated: np.ndarray, winner: np.ndarray, loser: np.ndarray, margin: np.ndarray
+) -> list[dict[str, Any]]:
+    """The strongest circles as `Cyclicity.recorded()` holds them, items numbered as they come, with the id of a vote for each step."""
+    circles = strongest_circles(winner, loser, margin, _LISTED)
+    kept = np.flatnonzero(np.isin(stated, circles))
+    edges, where = np.unique(stated[kept], return_index=True)
+    row = dict(zip(edges.tolist(), use[kept[where]].tolist(), strict=True))
+    items: dict[int, int] = {}
+    return [
+        {
+            "items": [items.setdefault(int(winner[e]), len(items)) for e in circle],
+            "margins": (margins := [int(margin[e]) for e in circle]),
+            "strength": min(margins),
+            "votes": [votes.ids[row[e]].as_py() for e in circle],
+        }
+        for circle in circles.tolist()
+    ]
 
 
 def _share_of_triads(cyclic: np.ndarray, triads: np.ndarray) -> Share:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import pkgutil
 from functools import cache
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from cupel.errors import InputError
 from cupel.learners import models
 from cupel.learners.models.types import PreferenceModel, Reads, Shape
+from cupel.learners.named import found_in, settings_in
 
 
 @cache
@@ -22,12 +18,7 @@ def available() -> MappingProxyType[str, type[PreferenceModel]]:
     >>> "scalar" in available()
     True
     """
-    found: dict[str, type[PreferenceModel]] = {}
-    for entry in pkgutil.iter_modules(models.__path__):
-        made = getattr(import_module(f"{models.__name__}.{entry.name}"), "MODEL", None)
-        if made is not None:
-            found[made.name] = made
-    return MappingProxyType(dict(sorted(found.items())))
+    return found_in(models)
 
 
 def settings_of(text: str) -> tuple[type[PreferenceModel], dict[str, Any]]:
@@ -39,23 +30,7 @@ def settings_of(text: str) -> tuple[type[PreferenceModel], dict[str, Any]]:
     Traceback (most recent call last):
     cupel.errors.InputError: no preference model is called 'scaler'; did you mean scalar? ...
     """
-    name, _, rest = text.strip().partition(":")
-    known = available()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"no preference model is called {name!r}; {hint}there are {', '.join(known)}")
-    arguments = {key: p for key, p in inspect.signature(known[name].__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    arguments.pop("seed", None)
-    settings: dict[str, Any] = {}
-    for item in filter(None, (item.strip() for item in rest.split(","))):
-        key, equals, value = (word.strip() for word in item.partition("="))
-        if not equals or key in settings:
-            raise InputError(f"{text}: {item!r} is not one argument=value of its own")
-        if key not in arguments:
-            raise InputError(f"the model {name} takes no argument {key}: its arguments are {', '.join(arguments) or 'none'}")
-        settings[key] = _value(value, arguments[key].default, f"{name}:{key}")
-    return known[name], settings
+    return settings_in(text, available(), "preference model")
 
 
 def build(text: str, shape: Shape, seed: int) -> PreferenceModel:
@@ -76,28 +51,3 @@ def reads_of(text: str) -> frozenset[Reads]:
     """
     made, settings = settings_of(text)
     return made.reading(**settings)
-
-
-def _value(text: str, default: Any, where: str) -> Any:
-    """The text as the kind of the argument's default; a default of None takes numbers and words."""
-    if isinstance(default, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise InputError(f"{where} is true or false, not {text!r}")
-    if text.lower() == "none":
-        return None
-    for kind in _kinds(default):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    if isinstance(default, int | float):
-        raise InputError(f"{where} is a number, not {text!r}")
-    return text
-
-
-def _kinds(default: Any) -> tuple[type[int] | type[float], ...]:
-    """Kinds of number that an argument takes, by its default; none where it is a word."""
-    if isinstance(default, str):
-        return ()
-    return (type(default),) if isinstance(default, int | float) else (int, float)

@@ -107,8 +107,12 @@ class Recommender(nn.Module):
 class Factors(Recommender):
     """A recommender whose score is the product of two vectors, plus a number for the item: subclasses say how vectors come about.
 
-    `ego` are the learned vectors; `tables` may pass them through a graph. Score: <U_u, V_i> + b_i.
+    `user` and `item` are the learned vectors; `tables` may pass them through a graph. Score: <U_u, V_i> + b_i.
+
+    rowwise  whether the score of (u, i) reads only row u and row i of the learned vectors
     """
+
+    rowwise: ClassVar[bool] = False
 
     def __init__(self, users: int, items: int, *, dim: int, bias: bool, std: float, seed: int) -> None:
         super().__init__(users, items)
@@ -124,11 +128,18 @@ class Factors(Recommender):
         return self.user if user is None else user, self.item if item is None else item
 
     def score(self, user: Tensor, items: Tensor, event: Tensor) -> Tensor:
+        """Scores [B, K] from the tables."""
         u, v = self.tables()
-        found = torch.einsum("bd,bkd->bk", u[user], v[items])
-        return found if self.bias is None else found + self.bias[items]
+        return self.products(u[user], v[items], None if self.bias is None else self.bias[items])
+
+    @staticmethod
+    def products(u: Tensor, v: Tensor, b: Tensor | None) -> Tensor:
+        """Scores [B, K] from vectors of users [B, d] and items [B, K, d] and the items' numbers [B, K]."""
+        found = (v @ u[:, :, None])[:, :, 0]
+        return found if b is None else found + b
 
     def scores(self, user: Tensor) -> Tensor:
+        """Scores [B, I] from the tables."""
         u, v = self.tables()
         return self.finished(u[user] @ v.T)
 
@@ -163,7 +174,8 @@ def top(model: Recommender, users: Sequence[int] | np.ndarray, k: int, *, seen: 
         if seen is not None:
             rows = np.repeat(np.arange(len(part)), seen.counts[part])
             hidden = np.concatenate([*seen.lists(part), np.zeros(0, np.int32)]).astype(np.int64)
-            found = found.index_put((torch.from_numpy(rows).to(found.device), torch.from_numpy(hidden).to(found.device)), found.new_tensor(-torch.inf))  # fmt: skip
+            at_seen = tuple(torch.from_numpy(x).to(found.device) for x in (rows, hidden))
+            found = found.index_put(at_seen, found.new_tensor(-torch.inf))
         out.append(_best(found, k, turn).cpu().numpy())
     model.train(was)
     return np.concatenate(out) if out else np.zeros((0, k), np.int64)

@@ -14,6 +14,7 @@ class MatrixFactorisation(Factors):
     """
 
     name: ClassVar[str] = "mf"
+    rowwise: ClassVar[bool] = True
 
     def __init__(self, users: int, items: int, *, dim: int = 64, bias: bool = True, std: float = 0.1, seed: int = 0) -> None:
         super().__init__(users, items, dim=dim, bias=bias, std=std, seed=seed)

@@ -23,9 +23,11 @@ class Popularity(Recommender):
         self.register_buffer("count", torch.zeros(items))
 
     def solve(self, known: Known) -> None:
+        """Count."""
         self.count = torch.from_numpy(known.log.counts("item").astype(np.float32))
 
     def scores(self, user: Tensor) -> Tensor:
+        """The counts, for every user."""
         return self.count.expand(len(user), -1)
 
 

@@ -21,7 +21,7 @@ from cupel.interactions.log import Log, by_user
 from cupel.interactions.metrics import ranked
 from cupel.learners.recommenders.names import build, settings_of
 from cupel.learners.recommenders.options import RecommenderOptions, metric_of
-from cupel.learners.recommenders.records import Drawer, Made, Numbered, Step, count, form_of
+from cupel.learners.recommenders.records import Drawer, Form, Made, Numbered, Step, count, form_of
 from cupel.learners.recommenders.rows import Rowwise
 from cupel.learners.recommenders.types import Factors, Known, Recommender, top
 from cupel.noise.loss import check, terms_of, weigh
@@ -102,7 +102,7 @@ class _Run:
     ) -> None:  # fmt: skip
         check_fit(objective, treatment, options)
         self.model, self.known, self.objective, self.treatment, self.o = model, known, objective, treatment, options
-        self.form = form_of(options, objective)
+        self.form: Form = form_of(options, objective)
         self.draws = Drawer(known.log, options, self.form, model.batches)
         self.generator = torch.Generator().manual_seed(options.seed + 1)
         self.aside = torch.Generator().manual_seed(options.seed + 2)  # masks and views: leaving them out moves no other draw
@@ -128,7 +128,7 @@ class _Run:
             line = self._pass(epoch)
             if self.held is not None and ((epoch + 1) % self.o.every == 0 or epoch + 1 == self.o.epochs):
                 value = self.held.value()
-                line[self.o.select] = value
+                line["heldout_loss" if self.o.select == "loss" else self.o.select] = value
                 if (-value if self.o.select == "loss" else value) > best:
                     best, best_epoch, since = (-value if self.o.select == "loss" else value), epoch + 1, 0
                     kept = {name: x.detach().clone() for name, x in self.model.state_dict().items()}

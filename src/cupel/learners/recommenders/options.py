@@ -21,7 +21,7 @@ class RecommenderOptions:
     treatment    text of any treatment; in its terms the user is the annotator and the item the group
     records      pairs: (user, taken, not taken); single: every item a record of its own, p = 1 taken and 0 not; all: every cell of users
                  and items; "" is pairs, or single where the objective takes responses one by one (bpo, squared scores ...)
-    negatives    items not taken, drawn for each event (pairs, single)
+    negatives    items not taken, drawn for each event (pairs, single); 0 for objectives that need none: models that generate items, by sft
     positive     weight of a taken item as a record of its own; None: that of its negatives together
     sampler      uniform, popularity (chance ~ events^power), or hard: of `candidates` drawn evenly the one the model scores highest
     epochs, batch_size, learning_rate, decay    passes, events of a step (users, for models of sequences and for `all`), the rate, and the
@@ -63,10 +63,10 @@ class RecommenderOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("negatives", "candidates", "epochs", "batch_size", "every"):
+        for name in ("candidates", "epochs", "batch_size", "every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is a whole number of at least 1, not {getattr(self, name)!r}")
-        for name in ("l2", "weight_decay", "clip", "patience", "seed", "power"):
+        for name in ("negatives", "l2", "weight_decay", "clip", "patience", "seed", "power"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise InputError(f"{name} is at least 0, not {getattr(self, name)!r}")
         for name in ("learning_rate", "decay"):

@@ -66,7 +66,10 @@ def form_of(options: RecommenderOptions, objective: Objective) -> Form:
             f"{objective.name} compares two items, and records={options.records} gives one at a time: take pairs, or an objective of "
             f"single items (bpo)"
         )
-    return options.records or ("single" if alone else "pairs")
+    form = options.records or ("single" if alone else "pairs")
+    if form == "pairs" and not options.negatives:
+        raise InputError("a pair needs an item that was not taken: negatives=1 or more")
+    return form
 
 
 def _takes_one(objective: Objective) -> bool:
@@ -155,7 +158,7 @@ class Drawer:
         if self.form == "single":
             p = torch.zeros(b, wide, dtype=torch.float64, device=here)
             w = torch.ones_like(p)
-            p[:, 0], w[:, 0] = 1, float(k) if self.o.positive is None else self.o.positive
+            p[:, 0], w[:, 0] = 1, float(max(k, 1)) if self.o.positive is None else self.o.positive
             record = torch.cat([step.event[:, None], len(self.log) + step.event[:, None] * k + torch.arange(k, device=here)], dim=1)
             user = step.user.repeat_interleave(wide)
             return Made(side, Side(), Target(p.reshape(-1), w.reshape(-1)), record.reshape(-1), user, step.items.reshape(-1))

@@ -24,11 +24,16 @@ class Known:
     """What a recommender may look at when it is prepared: the training log, and vectors of what is said about items and users.
 
     item_vectors float32 [I, d], user_vectors float32 [U, d]; None where there are none. A row of zeros says: nothing is known.
+    event_vectors float32 [n, d]: what the user said before each event of the log (a wish), for models that are told; what is said after
+                 the whole log is in user_vectors
+    item_codes   int64 [I, C]: a semantic id of each item, for models that generate them; None: they make their own of item_vectors
     """
 
     log: Log
     item_vectors: np.ndarray | None = None
     user_vectors: np.ndarray | None = None
+    event_vectors: np.ndarray | None = None
+    item_codes: np.ndarray | None = None
 
     @property
     def rows(self) -> Rows:

@@ -43,7 +43,7 @@ def example(name):
 
 ALL = available()
 SWAPPED = [name for name in objectives() if objective_by_name(name).swap == "comparison"]
-RIGID = [name for name in objectives() if objective_by_name(name).swap == "none"]
+RIGID = [name for name in objectives() if objective_by_name(name).swap != "comparison"]
 CHANGE_P = [name for name in ALL if "p" in example(name).touches]
 
 
@@ -149,11 +149,23 @@ def published_propensity(keep, flip):
     return y / 0.5 * keep + (1 - y / 0.5) * flip
 
 
+def published_exposed(keep, flip):
+    """A "no" weighs as much as it was seen: mu = 1/2, n = e^-flip."""
+    n = torch.exp(-flip.detach())
+    p = torch.tensor(P, dtype=torch.float64)
+    return p * keep + (1 - p) * (0.5 * n / (0.5 * n + 0.5)) * flip
+
+
+def published_unobserved(keep, flip):
+    p = torch.tensor(P, dtype=torch.float64)
+    return p * keep + 0.25 * (1 - p) * flip
+
+
 PUBLISHED = {
     "conservative": lambda keep, flip: 0.9 * stated(keep, flip)[0] + 0.1 * stated(keep, flip)[1],
     "unbiased": published_unbiased, "unbiased_by_side": published_by_side, "em": published_em, "selfie": published_selfie,
     "ropo": published_ropo, "missed": published_missed, "votes": published_votes, "certainty": published_certainty,
-    "propensity": published_propensity,
+    "propensity": published_propensity, "exposed": published_exposed, "unobserved": published_unobserved,
     "soft_labels": lambda keep, flip: torch.stack([s * keep[i] + (1 - s) * flip[i] for i, s in enumerate(SOFT.values())]),
 }  # fmt: skip
 

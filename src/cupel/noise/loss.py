@@ -13,34 +13,37 @@ from cupel.objectives.types import Context, Objective, Side
 
 def check(objective: Objective | ListObjective, treatment: Treatment) -> None:
     """ValueError where `treatment` changes p or reads the flipped loss but `objective` has no swap: without it neither means anything."""
-    if objective.swap != "none":
+    if objective.swap == "comparison":
         return
+    why = f"{objective.name} reads no label" if objective.swap == "same" else (
+        f"the sides of {objective.name} cannot be swapped one comparison at a time"
+    )  # fmt: skip
     if "p" in treatment.touches:
         raise ValueError(
-            f"{treatment.name} changes p, the probability that a label is right, but the sides of {objective.name} cannot be swapped one "
-            f"comparison at a time. Use a treatment that changes only w, or an objective with a swap"
+            f"{treatment.name} changes p, the probability that a label is right, but {why}. Use a treatment that changes only w, or an "
+            f"objective with a swap"
         )
     if treatment.reads_flip:
         raise ValueError(
-            f"{treatment.name} looks at the loss of the flipped label, but the sides of {objective.name} cannot be swapped one comparison "
-            f"at a time. Use a treatment that looks at the loss alone (small_loss, trimmed), or an objective with a swap"
+            f"{treatment.name} looks at the loss of the flipped label, but {why}. Use a treatment that looks at the loss alone "
+            f"(small_loss, trimmed), or an objective with a swap"
         )
 
 
 def terms_of(objective: Objective, first: Side, second: Side, context: Context) -> tuple[Tensor, Tensor]:
     """(keep, flip), float [B] with gradient: the losses with the sides as recorded and swapped, the context the same for both.
 
-    Where the sides cannot be swapped, flip is NaN: nothing may read it.
+    Where the sides cannot be swapped, or swapping changes nothing, flip is NaN: nothing may read it.
     """
     keep = objective.loss(first, second, context)
-    if objective.swap == "none":
+    if objective.swap != "comparison":
         return keep, torch.full_like(keep, float("nan"))
     return keep, objective.loss(second, first, context)
 
 
 def weigh(objective: Objective, used: Target, keep: Tensor, flip: Tensor) -> Tensor:
     """w (p keep + (1 - p) flip), [B]; w keep where the sides of the objective cannot be swapped."""
-    if objective.swap == "none":
+    if objective.swap != "comparison":
         return used.w * keep
     return used.w * (used.p * keep + (1 - used.p) * flip)
 

@@ -12,7 +12,7 @@ from cupel.objectives import reading
 from cupel.objectives.build import make, not_negative, one_of, plus
 from cupel.objectives.numerics import softplus
 from cupel.objectives.reference_free import nll
-from cupel.objectives.types import Context, Need, Objective, Side
+from cupel.objectives.types import Context, Need, Objective, Side, Swap
 
 
 def weighted_sum(*parts: tuple[Objective, float]) -> Objective:
@@ -60,10 +60,15 @@ def weighted_sum(*parts: tuple[Objective, float]) -> Objective:
         " + ".join(objective.name if weight == 1 else f"{weight:g} {objective.name}" for objective, weight in parts), loss, margin,
         frozenset[Need]().union(*(objective.needs for objective, _ in parts)),
         {f"{k}.{key}": value for k, (o, w) in enumerate(parts) for key, value in {"weight": w, **o.settings}.items()},
-        swap="comparison" if all(objective.swap == "comparison" for objective, _ in parts) else "none",
+        swap=_swap({objective.swap for objective, _ in parts}),
         context=statistics if any(objective.context is not None for objective, _ in parts) else None,
         saturated=saturated if any(objective.saturated is not None for objective, _ in parts) else None, either_empty=True,
     )  # fmt: skip
+
+
+def _swap(kinds: set[Swap]) -> Swap:
+    """Of a sum: coupled if a part is, and without a label only if no part reads one."""
+    return "none" if "none" in kinds else "comparison" if "comparison" in kinds else "same"
 
 
 def likelihood(objective: Objective) -> Objective:
@@ -78,10 +83,9 @@ def likelihood(objective: Objective) -> Objective:
     >>> likelihood(ipo(beta=0.5)).margin(first, second, {}).item()
     4.0
     """
-    if objective.swap == "none":
-        raise ValueError(
-            f"{objective.name} has no likelihood: its sides cannot be swapped one comparison at a time, so no loss is its flip"
-        )
+    if objective.swap != "comparison":
+        why = "it reads no label" if objective.swap == "same" else "its sides cannot be swapped one comparison at a time"
+        raise ValueError(f"{objective.name} has no likelihood: {why}, so no loss is its flip")
 
     def margin(first: Side, second: Side, context: Context) -> Tensor:
         return objective.loss(second, first, context) - objective.loss(first, second, context)
@@ -120,7 +124,8 @@ def with_sft(objective: Objective, weight: float = 1.0, reduction: str = "token"
 
     settings = {**objective.settings, "sft_weight": weight, "sft_reduction": reduction}
     return make(
-        f"{objective.name} + {weight:g} sft", loss, objective.margin, objective.needs | frozenset(extra), settings, swap=objective.swap,
+        f"{objective.name} + {weight:g} sft", loss, objective.margin, objective.needs | frozenset(extra), settings,
+        swap="comparison" if objective.swap == "same" and weight else objective.swap,
         context=None if objective.context is None and mean_tokens is None else statistics, saturated=objective.saturated,
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ def gpo(beta: float = 0.001, gamma: float = 0.0) -> Objective:
 
     rating: the response's mean score against samples of the current policy; log-ratio: policy to that policy. With rating = win rate -
     1/2 it is SPPO with estimated probabilities. Zhang et al. 2024, arXiv:2410.02197, eq. 5.3 with log Z = 0. The claim of an order never
-    enters, so swap is "none". Margin: difference of log-ratios. ValueError unless beta > 0 and gamma >= 0.
+    enters, so swap is "same". Margin: difference of log-ratios. ValueError unless beta > 0 and gamma >= 0.
 
     >>> import torch
     >>> side = Side(logp=torch.tensor([0.1]), reference_logp=torch.tensor([0.0]), rating=torch.tensor([0.8 / 3]))
@@ -109,4 +109,4 @@ def gpo(beta: float = 0.001, gamma: float = 0.0) -> Objective:
         return reading.log_ratio(first) - reading.log_ratio(second)
 
     needs = ("logp", "reference", "rating", "length") if gamma else ("logp", "reference", "rating")
-    return make("gpo", loss, margin, needs, {"beta": beta, "gamma": gamma}, swap="none")
+    return make("gpo", loss, margin, needs, {"beta": beta, "gamma": gamma}, swap="same")

@@ -23,7 +23,7 @@ Need = Literal[
     "prompt", "target", "online", "mismatch", "embedding", "error", "reference_error",
 ]  # fmt: skip
 
-Swap = Literal["comparison", "none"]
+Swap = Literal["comparison", "none", "same"]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Objective(NamedTuple):
     loss(first, second, context)    [B], never reduced, pure; `context` is {} for objectives that need none
     margin(first, second, context)  [B], what reports call the margin: positive where the model agrees with the recorded label
     needs     what a side must carry
-    swap      "comparison" if the sides of one comparison may be swapped alone; "none" if the loss couples comparisons (AOT, lists):
-              then only the weight w of a target means anything
+    swap      "comparison" if the sides of one comparison may be swapped alone; "none" if the loss couples comparisons (AOT), "same" if it
+              reads no label, so that swapping changes nothing (GPO): of a target only the weight w means anything then
     context   (first, second, previous) -> statistics of the step, without gradient, computed once per optimiser step and frozen while
               the swapped loss is computed; `previous` is {} at the first step. None if the objective needs none
     settings  the factory's arguments by name, for records and messages

@@ -73,7 +73,7 @@ def check_choice(
             f"{objective.name} ranks the comparisons of a step among each other, and the step is divided into {parts} micro-batches. Set "
             f"gradient_accumulation_steps=1 on one process, with as large a per_device_train_batch_size as is wanted"
         )
-    if objective.swap == "none" and soft:
+    if objective.swap != "comparison" and soft:
         raise InputError(
             f"the data has probabilities other than 1 in its column 'p', but the sides of {objective.name} cannot be swapped, so p would "
             f"mean nothing. Choose an objective with a swap, or remove the column"

@@ -278,6 +278,7 @@ def test_all_tokens_of_both_models(tmp_path: Path) -> None:
         ("reward", {}, {}, {"margin": -1.0}, "12 of 12 rows"),
         ("dpo", {"objective": "ld_dpo"}, {"precompute_ref_log_probs": True}, {}, "precompute_ref_log_probs=False"),
         ("dpo", {"objective": "wpo"}, {}, {}, "use_weighting=True"),
+        ("dpo", {"objective": "gpo"}, {}, {"chosen_rating": 1.0, "rejected_rating": 0.0}, "needs rating.*cupel train policy reads them"),
         ("dpo", {"objective": "ipo"}, {"loss_type": "hinge"}, {}, "loss_type=.*would have no effect"),
         ("dpo", {"objective": "ipo:beta=0.2"}, {"beta": 0.5}, {}, "has beta=0.2"),
         ("dpo", {}, {"loss_type": ["sigmoid", "ipo"], "loss_weights": [1.0, 1.0]}, {}, "weighted_sum"),

@@ -35,6 +35,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "p": ("p",),
     "w": ("w",),
     "gold": ("gold",),
+    "rating_first": (),  # found in pairs: RATINGS
+    "rating_second": (),
     "split": (),  # only by map: a split column of the file is not believed by itself
 }
 
@@ -57,6 +59,14 @@ SIDES: tuple[tuple[str, str, int | None], ...] = (
     ("output_1", "output_2", 1),
     ("completion_1", "completion_2", 1),
     ("first", "second", None),
+)
+
+#: pairs of columns that hold a rating of each side, in order of preference; chosen and rejected beside columns of those names only,
+#: because elsewhere they are not the order of the sides
+RATINGS: tuple[tuple[str, str], ...] = tuple(
+    (form.format(first), form.format(second))
+    for form in ("rating_{}", "{}_rating", "score_{}", "{}_score")
+    for first, second in (("first", "second"), ("a", "b"), ("chosen", "rejected"))
 )
 
 #: keys of a message that are part of what it says beside its content
@@ -111,11 +121,21 @@ class Frame:
             if found[0] != name:
                 others = f" (also there: {', '.join(found[1:])})" if found[1:] else ""
                 self.detection.append(f"{name} = column {found[0]}{others}")
+        self._ratings(taken)
         if "response_a" not in self.names and "response_b" not in self.names:
             for first, second, number in SIDES:
                 if first in self.columns and second in self.columns and not {first, second} & taken:
                     self.names["response_a"], self.names["response_b"], self.first_number = first, second, number
                     break
+
+    def _ratings(self, taken: set[str]) -> None:
+        """Take the first pair of columns that hold a rating of each side; what `map` names goes before all of them."""
+        if self.has("rating_first") or self.has("rating_second"):
+            return
+        for one, two in RATINGS:
+            if one in self.columns and two in self.columns and not {one, two} & taken and ("chosen" not in one or self.has("chosen")):
+                self.names["rating_first"], self.names["rating_second"] = one, two
+                return
 
     def _map(self, name: str, column: str) -> None:
         if name.startswith("vote:"):

@@ -45,6 +45,7 @@ class DPOTrainer(Learner, Upstream):
     why = {  # noqa: RUF012
         "reference_tokens": "Precomputed references are sums: set precompute_ref_log_probs=False",
         "collision": "Set use_weighting=True, and TRL computes it",
+        "rating": "TRL's collator carries no rating of a response; cupel train policy reads them from columns",
     }
 
     def __init__(self, *positional: Any, **named: Any) -> None:

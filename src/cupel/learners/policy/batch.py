@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
     Records come in the order: pairs, then single responses. record, annotator, group int64 [B]; target float64 [B].
     mismatch: each prompt with a response to another one; mismatch_index int64 [B] which of them belongs to a record.
-    strength: float64 [B] how strongly a side was preferred, NaN where nobody said.
+    rating: float64 [B, 2] of the first and the second side, NaN where there is none.
     """
 
     groups: Groups
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     target: Target
     mismatch: Groups | None
     mismatch_index: Tensor
-    strength: Tensor
+    rating: Tensor
 
     def terms(self, keep: Tensor, flip: Tensor, place: Place) -> Terms:
         """Terms of these comparisons."""
@@ -118,7 +118,7 @@ class Data:
         prompts: dict[int, int] = {}
         responses: dict[tuple[int, int], int] = {}
         pairs, alone, texts, marks, held = [], [], [], [], []
-        p, w, home, strength = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), np.int64), np.zeros(len(at))
+        p, w, home, rating = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), np.int64), np.full((len(at), 2), np.nan)
         strangers: list[np.ndarray] = []
         for n, row in enumerate(at.tolist()):
             source, local = int(self.source[row]), int(self.local[row])
@@ -139,7 +139,9 @@ class Data:
                         marks.append((g, tokens.response(side), tokens.marks(side)))
                     found.append(responses[source, side])
             (pairs if len(found) == 2 else alone).append(found)
-            home[n], p[n], w[n], strength[n] = g, rows.p[local], rows.w[local] if counts else 0.0, rows.strength[local]
+            home[n], p[n], w[n] = g, rows.p[local], rows.w[local] if counts else 0.0
+            if rows.rating is not None:
+                rating[n] = rows.rating[local]
         further = self.inputs(texts, held) if self.inputs else Further()
         groups = Groups(
             prompt_ids=_flat(texts), response_ids=_flat([ids for _, ids, _ in marks]), prompt_lengths=tuple(len(ids) for ids in texts),
@@ -152,7 +154,7 @@ class Data:
             groups, torch.tensor([a for (a,) in alone], dtype=torch.int64), torch.from_numpy(at.astype(np.int64)),
             torch.from_numpy(self.annotator[at].astype(np.int64)), torch.from_numpy(self.group[at].astype(np.int64)),
             Target(torch.from_numpy(p), torch.from_numpy(w)), _mismatch(texts, strangers, further), torch.from_numpy(home),
-            torch.from_numpy(strength),
+            torch.from_numpy(rating),
         )  # fmt: skip
 
     def _single(self, at: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def summarise(margins: Margins, p: np.ndarray, w: np.ndarray, group: np.ndarray,
     toward = np.where(p > 0.5, margins.margin, -margins.margin)
     right = np.where(toward > 0, 1.0, np.where(toward == 0, 0.5, 0.0))[decided]
     low, high = _interval(right, w[decided], group[decided])
-    loss = p * margins.keep + (1 - p) * np.where(np.isnan(margins.flip), 0.0, margins.flip)
+    loss = np.where(np.isnan(margins.flip), margins.keep, p * margins.keep + (1 - p) * margins.flip)  # without a swap: w alone counts
     out: dict[str, Any] = {
         "n": len(p), "n_decided": int(decided.sum()), "accuracy": _mean(right, w[decided]), "accuracy_low": low, "accuracy_high": high,
         "loss": _mean(loss, w), "margin": _mean(toward[decided], w[decided]),

@@ -19,6 +19,7 @@ from cupel.learners.policy.outcomes import suited
 from cupel.learners.policy.template import Template, template_text
 from cupel.learners.policy.tokens import Rows, Tokens, tokenise
 from cupel.learners.policy.vision import VisionTemplate, image_token_of, is_vision
+from cupel.records.ratings import side_ratings
 from cupel.scorers.groups import Groups
 
 Progress = Callable[[str, int, int], None]
@@ -152,6 +153,8 @@ def votes_digest(votes: Any) -> str:
             digest.update(np.diff(offsets).tobytes())
             digest.update(memoryview(data)[offsets[0] : offsets[-1]])
     digest.update("\0".join(votes.annotators).encode("utf-8", "surrogatepass"))
+    if (ratings := side_ratings(votes)) is not None:
+        digest.update(b"ratings\n" + np.ascontiguousarray(ratings).tobytes())
     return digest.hexdigest()
 
 

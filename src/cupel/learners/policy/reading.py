@@ -11,6 +11,7 @@ import numpy as np
 from cupel.errors import RecordError
 from cupel.learners.policy.images import COLUMNS, Images, rows_with_images
 from cupel.learners.policy.options import PolicyOptions, Source
+from cupel.records.ratings import rating_columns
 from cupel.records.reading import read
 from cupel.records.schema import A, B, Votes
 from cupel.records.sources import Rows, load
@@ -60,7 +61,8 @@ def _comparisons(source: Source, options: PolicyOptions, heldout: float, spool: 
 
 def _lean(votes: Votes) -> Votes:
     """Without the columns of the source that nobody reads here."""
-    kept = [] if votes.source is None else [name for name in _READ if name in votes.source.column_names]
+    read_here = (*_READ, *rating_columns(votes))
+    kept = [] if votes.source is None else [name for name in read_here if name in votes.source.column_names]
     return votes.with_(source=votes.source.select(kept) if votes.source is not None and kept else None)
 
 

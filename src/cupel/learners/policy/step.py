@@ -28,7 +28,9 @@ from cupel.scorers.scorer import Scorer
 from cupel.scorers.scores import Scores
 
 #: what a language model's scorer can give; objectives that need more are refused when a run begins
-GIVEN = frozenset({"logp", "length", "reference", "tokens", "reference_tokens", "collision", "divergence", "tilt", "prompt", "mismatch"})
+GIVEN = frozenset(
+    {"logp", "length", "reference", "tokens", "reference_tokens", "collision", "divergence", "tilt", "prompt", "mismatch", "rating"}
+)
 #: of these, what only a reference that is computed in every step can give
 LIVE = frozenset({"divergence", "tilt", "prompt"})
 #: what a reward model's scorer can give
@@ -77,6 +79,11 @@ def check_run(
         raise InputError(
             f"{objective.name} needs {', '.join(missing)} of each side, which the scorer of a language model does not give. Objectives for "
             f"policies read {', '.join(sorted(GIVEN))}"
+        )
+    if unpaired and "rating" in objective.needs:
+        raise InputError(
+            f"{objective.name} reads a rating of each of two responses, and rows of single responses have none: give comparisons with the "
+            f"ratings of both sides, or choose an objective that judges a response alone (kto, bco)"
         )
     only_live = sorted(objective.needs & LIVE)
     if only_live and "reference" in objective.needs and not live:
@@ -134,9 +141,9 @@ class Stepper:
         found, pairs = [], len(groups.first)
         if pairs:
             sides = scores.sides(groups, reference)
-            if "rating" in self.needs:  # the strength is a property of the pair: what the ratings are apart, whichever side is which
-                strength = batch.strength[:pairs].to(sides[0].score)
-                sides = (replace(sides[0], rating=strength), replace(sides[1], rating=torch.zeros_like(strength)))
+            if "rating" in self.needs:
+                rating = batch.rating[:pairs].to(sides[0].score if sides[0].logp is None else sides[0].logp)
+                sides = (replace(sides[0], rating=rating[:, 0]), replace(sides[1], rating=rating[:, 1]))
             found.append(sides if other is None else tuple(replace(side, mismatch_log_ratio=other[:pairs]) for side in sides))
         if len(batch.alone):
             side = scores.side(batch.alone.to(self.ranks.device), reference)

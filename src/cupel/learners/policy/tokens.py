@@ -27,6 +27,7 @@ from cupel.learners.policy.options import PolicyOptions
 from cupel.learners.policy.template import Faults, Template
 from cupel.learners.policy.whole import whole, written
 from cupel.records.files import sha256_file, write_json
+from cupel.records.ratings import side_ratings
 
 if TYPE_CHECKING:
     from cupel.records.schema import Votes
@@ -53,6 +54,7 @@ class Rows:
     annotator, group  int32 [n] indices into `annotators` and `groups`, -1 where unknown
     ids            names of the comparisons;  outcome int8 [rows of the file], `OUTCOMES`; lost int32, tokens that were cut off
     source_row     int32 [n] row of the votes that each comparison is;  strength float32 [n] of the preference, NaN where nobody said
+    rating         float32 [n, 2] of the first and the second response, NaN where nobody rated; None where the data set has no ratings
     """
 
     first: np.ndarray
@@ -68,6 +70,7 @@ class Rows:
     lost: np.ndarray
     source_row: np.ndarray
     strength: np.ndarray
+    rating: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -77,7 +80,6 @@ class Rows:
         found = np.bincount(self.outcome, minlength=len(OUTCOMES))
         return {name: int(found[n]) for n, name in enumerate(OUTCOMES)}
 
-
     def preferred(self) -> Rows:
         """The preferred response of each comparison, alone; ties have none. RecordError where no comparison prefers a side."""
         keep = np.flatnonzero(self.p > 0.5)
@@ -86,7 +88,7 @@ class Rows:
         return replace(
             self, first=self.first[keep], second=np.full(len(keep), -1, np.int32), p=np.ones(len(keep)), w=self.w[keep],
             annotator=self.annotator[keep], group=self.group[keep], ids=self.ids.take(keep), source_row=self.source_row[keep],
-            strength=self.strength[keep],
+            strength=self.strength[keep], rating=None if self.rating is None else self.rating[keep],
         )  # fmt: skip
 
 
@@ -327,10 +329,13 @@ def _rows(votes: Votes, tokens: Tokens, sides: np.ndarray, name: str) -> Rows:
     first, second = np.where(swap, b[keep], a[keep]), np.where(swap, a[keep], b[keep])
     groups, group = np.unique(votes.group[keep], return_inverse=True)
     prefix = f"{name}/" if name else ""
+    rating = side_ratings(votes)
+    if rating is not None:
+        rating = np.where(swap[:, None], rating[keep, ::-1], rating[keep]).astype(np.float32)
     return Rows(
         first=first.astype(np.int32), second=second.astype(np.int32), p=np.where(swap, 1 - votes.p[keep], votes.p[keep]), w=votes.w[keep],
         annotator=votes.annotator[keep].astype(np.int32), group=group.astype(np.int32), outcome=outcome,
         ids=Names([(prefix, votes.ids.take(pa.array(keep)))]), annotators=votes.annotators, groups=Names.numbered(prefix, groups),
         lost=np.where(outcome == SHORTENED, lost, 0).astype(np.int32), source_row=keep.astype(np.int32),
-        strength=np.abs(votes.strength[keep]).astype(np.float32),
+        strength=np.abs(votes.strength[keep]).astype(np.float32), rating=rating,
     )  # fmt: skip

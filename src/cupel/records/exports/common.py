@@ -165,6 +165,8 @@ def with_extras(votes: Votes, columns: dict[str, Any], *, by_outcome: bool = Fal
     replaced = {of[name] for name in texts if name in of}
     if "chosen_model" in columns or "model_a" in columns or "model" in columns:
         replaced |= {of[name] for name in ("model_first", "model_second") if name in of}
+    if "rating_a" in columns:
+        replaced |= {of[name] for name in ("rating_first", "rating_second") if name in of}
     for name in ("annotator", "id"):
         if name in columns and name in of:
             replaced.add(of[name])
@@ -196,17 +198,20 @@ def _turned(table: pa.Table, one: str, other: str, turned: np.ndarray) -> pa.Arr
 
 
 def exchanged(votes: Votes) -> pa.Table:
-    """The source with the two sides exchanged (and their models) in the rows whose vote was turned."""
+    """The source with the two sides exchanged (with their models and ratings) in the rows whose vote was turned."""
     table = votes.source
     assert table is not None
     turned = votes.outcome == B
     if not turned.any():
         return table
     of = columns_of(votes)
-    for one, other in (("chosen", "rejected"), ("model_first", "model_second")):
+    for one, other in (("chosen", "rejected"), ("model_first", "model_second"), ("rating_first", "rating_second")):
         if one not in of or other not in of or of[one] not in table.column_names or of[other] not in table.column_names:
             continue
         i, k = table.column_names.index(of[one]), table.column_names.index(of[other])
+        if table.column(i).type != table.column(k).type and all(_numeric(table.column(n).type) for n in (i, k)):
+            for n in (i, k):
+                table = table.set_column(n, table.column_names[n], table.column(n).cast(pa.float64(), safe=False))
         if table.column(i).type != table.column(k).type:
             raise InputError(
                 f"columns {of[one]} ({table.column(i).type}) and {of[other]} ({table.column(k).type}) cannot be exchanged. Give both the "
@@ -215,6 +220,10 @@ def exchanged(votes: Votes) -> pa.Table:
         new_a, new_b = _turned(table, of[one], of[other], turned), _turned(table, of[other], of[one], turned)
         table = table.set_column(i, table.field(i), new_a).set_column(k, table.field(k), new_b)
     return table
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def leave_out(votes: Votes, bad: list[str], losses: Losses) -> tuple[Votes, np.ndarray]:

@@ -33,6 +33,9 @@ def write(votes: Votes, losses: Losses, plan: Plan) -> pa.Table:
         columns["annotator"] = c.names(votes.annotators, votes.annotator)
     if votes.models:
         columns["model_a"], columns["model_b"] = c.names(votes.models, votes.model_first), c.names(votes.models, votes.model_second)
+    if (rated := c.columns_of(votes)) and "chosen" in rated.get("rating_first", "") and votes.source is not None:
+        # beside response_a and response_b nobody could tell whether such a name means the sides or the outcome
+        columns |= {"rating_a": votes.source[rated["rating_first"]], "rating_b": votes.source[rated["rating_second"]]}
     return c.with_extras(votes, columns)
 
 

@@ -35,12 +35,12 @@ NO_COMPARISON = "no_comparison"
 #: columns that importers make -> cupel's name for them
 CANONICAL = {
     "model_a": "model_first", "model_b": "model_second", "annotator": "annotator", "strength": "strength", "seconds": "seconds",
-    "group": "group", "id": "id", "p": "p", "w": "w",
+    "group": "group", "id": "id", "p": "p", "w": "w", "score_a": "rating_first", "score_b": "rating_second",
 }  # fmt: skip
 
 #: canonical columns of a source row that hold for each of its comparisons; those of the second line only where there is just one
 SHARED = ("annotator", "group", "seconds", "gold", "item_id", "split", "w")
-SINGLE = ("id", "strength", "p", "model_first", "model_second")
+SINGLE = ("id", "strength", "p", "model_first", "model_second", "rating_first", "rating_second")
 
 
 @dataclass(frozen=True)

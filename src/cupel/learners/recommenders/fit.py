@@ -173,8 +173,8 @@ class _Run:
         losses, used = self.losses(made)
         loss = losses.sum() / (len(losses) if self.o.reduction == "mean" else 1)
         whole = loss
-        if self.o.l2:
-            penalty = self.optimiser.penalty() if rowwise else model.penalty(step.user, step.items)
+        if self.o.l2 and not rowwise:
+            penalty = model.penalty(step.user, step.items)
             whole = whole if penalty is None else whole + self.o.l2 * penalty
         extra = None if rowwise else model.extra(step.user, step.items, self.aside)
         (whole if extra is None else whole + extra).backward()

@@ -14,10 +14,10 @@ from cupel.objectives.types import Side
 class Rowwise:
     """An optimiser of the learned vectors of a `Factors` model whose score reads them directly.
 
-    The rows of a step are gathered once, are the leaves of its gradient, and what moves goes back by index: a row that a step names twice
-    gets both gradients. sgd: row <- row - rate g. adagrad: s <- s + mean of g^2 over the row's columns, row <- row - rate g / sqrt(s), one
-    number per row (as in large embedding tables): 4 bytes of memory for a row instead of 4 per column. weight_decay here is of the rows
-    touched, in proportion to how often.
+    The scores are the leaves of the gradient: whatever objective and treatment made c = dL/dx of a step's scores, the rows get
+    dL/du = sum_k c_k v_k and dL/dv_k = c_k u, and go back by index, so that a row which a step names twice gets both. sgd: row <- row - rate g.
+    adagrad: s <- s + mean of g^2 over the row's columns, row <- row - rate g / sqrt(s), one number per row (as in large embedding
+    tables): 4 bytes of memory for a row instead of 4 per column. weight_decay is of the rows touched, in proportion to how often.
     """
 
     def __init__(self, model: Factors, o: RecommenderOptions) -> None:
@@ -27,43 +27,54 @@ class Rowwise:
         self.param_groups = [{"lr": o.learning_rate}]
         self.tables = [model.user.data, model.item.data] + ([] if model.bias is None else [model.bias.data])
         self.sums = [torch.zeros(len(x), dtype=x.dtype, device=x.device) for x in self.tables]
-        self.leaves: list[tuple[int, Tensor, Tensor]] = []
+        self.user = self.item = torch.zeros(0, dtype=torch.long)
+        self.u = self.v = self.score = torch.zeros(0)
 
     def zero_grad(self) -> None:
-        """Forget the rows of the step before."""
-        self.leaves = []
+        """Nothing is carried from step to step."""
 
     def sides(self, user: Tensor, items: Tensor) -> Side:
-        """Sides of B * K items, from rows gathered as leaves."""
-        at = items.reshape(-1)
-        u = self._leaf(0, user)
-        v = self._leaf(1, at).view(*items.shape, -1)
-        b = None if self.model.bias is None else self._leaf(2, at).view(items.shape)
-        return Side(score=self.model.products(u, v, b).reshape(-1))
-
-    def penalty(self) -> Tensor:
-        """As `Factors.penalty`, of the gathered rows."""
-        return (self.leaves[0][2].square().sum() + self.leaves[1][2].square().sum()) / len(self.leaves[0][1])
+        """Sides of B * K items; their scores are the leaves."""
+        b, k = items.shape
+        self.user, self.item = user, items.reshape(-1)
+        self.u = self.tables[0].index_select(0, user)
+        self.v = self.tables[1].index_select(0, self.item).view(b, k, -1)
+        found = (self.v * self.u[:, None]).sum(dim=2)
+        if len(self.tables) > 2:
+            found += self.tables[2].index_select(0, self.item).view(b, k)
+        self.score = found.requires_grad_()
+        return Side(score=self.score.view(-1))
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the rows."""
-        rate = float(self.param_groups[0]["lr"])
-        for table, index, leaf in self.leaves:
-            g = leaf.grad
-            assert g is not None
-            if self.o.weight_decay:
-                g = g + self.o.weight_decay * leaf
-            if self.adagrad:
-                s = self.sums[table]
-                s.index_add_(0, index, g.square().mean(dim=1) if g.ndim > 1 else g.square())
-                scale = rate / (s[index].sqrt() + 1e-10)
-                g = g * (scale[:, None] if g.ndim > 1 else scale)
-                self.tables[table].index_add_(0, index, g, alpha=-1)
-            else:
-                self.tables[table].index_add_(0, index, g, alpha=-rate)
+        """Move the rows, by the gradient of the objective and of `l2` times `Factors.penalty`."""
+        c = self.score.grad
+        assert c is not None
+        gu = torch.einsum("bk,bkd->bd", c, self.v) if c.shape[1] > 3 else _few(c, self.v)
+        gv = c[:, :, None] * self.u[:, None]
+        decay = 2 * self.o.l2 / len(self.user) + self.o.weight_decay
+        if decay:
+            gu += decay * self.u
+            gv += decay * self.v
+        self._move(0, self.user, gu)
+        self._move(1, self.item, gv.view(len(self.item), -1))
+        if len(self.tables) > 2:
+            g = c.reshape(-1)
+            self._move(2, self.item, g + self.o.weight_decay * self.tables[2][self.item] if self.o.weight_decay else g)
 
-    def _leaf(self, table: int, index: Tensor) -> Tensor:
-        found = self.tables[table].index_select(0, index).requires_grad_()
-        self.leaves.append((table, index, found))
-        return found
+    def _move(self, table: int, index: Tensor, g: Tensor) -> None:
+        rate = float(self.param_groups[0]["lr"])
+        if self.adagrad:
+            s = self.sums[table]
+            s.index_add_(0, index, torch.linalg.vecdot(g, g) / g.shape[1] if g.ndim > 1 else g.square())
+            scale = rate / (s.index_select(0, index).sqrt() + 1e-10)
+            g, rate = g * (scale[:, None] if g.ndim > 1 else scale), 1.0
+        self.tables[table].index_add_(0, index, g, alpha=-rate)
+
+
+def _few(c: Tensor, v: Tensor) -> Tensor:
+    """sum_k c_k v_k for a few k, without a product of matrices per row."""
+    total = c[:, 0, None] * v[:, 0]
+    for k in range(1, c.shape[1]):
+        total.addcmul_(c[:, k, None], v[:, k])
+    return total

@@ -31,7 +31,8 @@ class Unseen:
         if how not in HOW:
             raise InputError(f"there is no sampler {how!r}; there are {', '.join(HOW)}")
         self.n_users, self.n_items = log.shape
-        keys = np.unique(log.pairs())
+        keys = np.sort(log.pairs())
+        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
         self.keys = torch.from_numpy(keys)
         taken = np.bincount(keys // max(self.n_items, 1), minlength=self.n_users)
         self.able = torch.from_numpy(taken < self.n_items)
@@ -57,24 +58,23 @@ class Unseen:
 
     def __call__(self, user: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Items not taken by those users, int64 [B, K], drawn with replacement. All users must be `able`."""
-        drawn = self._draw((len(user), k), generator)
-        owner = user[:, None]
+        owner = user.repeat_interleave(k)
+        drawn = self._draw((len(owner),), generator)
+        left = torch.nonzero(self.taken(owner, drawn))[:, 0]
         for _ in range(64):
-            wrong = self.taken(owner, drawn)
-            n = int(wrong.sum())
-            if not n:
-                return drawn
-            drawn[wrong] = self._draw((n,), generator)
-        wrong = self.taken(owner, drawn)
-        row, column = torch.nonzero(wrong, as_tuple=True)
-        every = torch.arange(self.n_items)
-        for u in torch.unique(user[row]).tolist():
-            left = every[~self.taken(torch.tensor(u), every)]
             if not len(left):
+                return drawn.view(len(user), k)
+            again = self._draw((len(left),), generator)
+            drawn[left] = again
+            left = left[self.taken(owner[left], again)]
+        every = torch.arange(self.n_items)
+        for u in torch.unique(owner[left]).tolist():
+            free = every[~self.taken(torch.tensor(u), every)]
+            if not len(free):
                 raise InputError(f"user {u} has taken all {self.n_items:,} items: there is nothing to compare them with")
-            at = user[row] == u
-            drawn[row[at], column[at]] = left[torch.randint(len(left), (int(at.sum()),), generator=generator)]
-        return drawn
+            at = left[owner[left] == u]
+            drawn[at] = free[torch.randint(len(free), (len(at),), generator=generator)]
+        return drawn.view(len(user), k)
 
     def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         if self.cumulative is None:

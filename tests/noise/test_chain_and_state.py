@@ -17,6 +17,7 @@ from cupel.noise import names
 from cupel.noise.certainty import certainty
 from cupel.noise.chain import chain
 from cupel.noise.em import em
+from cupel.noise.exposed import exposed
 from cupel.noise.fixed import conservative, identity, soft_labels, unbiased, unbiased_by_side, votes
 from cupel.noise.loss import check, preference_loss
 from cupel.noise.missed import missed
@@ -34,7 +35,7 @@ double = lambda x: torch.as_tensor(x, dtype=torch.float64)  # noqa: E731
 SPEC = DataSpec(records=tuple(f"r{i}" for i in range(8)), annotators=("ann", "bob", "cem"), groups=("g", "h"))
 CORRECTING = {
     "em": em(0.1), "unbiased": unbiased(0.1), "unbiased_by_side": unbiased_by_side(0.1, 0.2), "propensity": propensity(0.5),
-    "missed": missed(0.5),
+    "missed": missed(0.5), "exposed": exposed(0.5),
 }  # fmt: skip
 
 
@@ -58,6 +59,9 @@ STATEFUL = {
     "em from known rates": lambda: em({"ann": 0.1, "bob": 0.3, "cem": 0.2, "": 0.2}, by="annotator", schedule="fixed"),
     "selfie": lambda: selfie(0.1, 0.25, warmup=0, buffer=20),
     "missed": lambda: missed(0.3, by="group", learn=0.2, warmup=0),
+    "missed by pair": lambda: missed(0.3, by="pair", learn=0.1, dim=2, l2=0.5, warmup=0, seed=3),
+    "missed by pair, items alone": lambda: missed(0.3, by="pair", form="surrogate", learn=0.1, dim=0, warmup=0, decay=0.9),
+    "exposed": lambda: exposed(0.2, learn=0.5),
     "peer_review": lambda: peer_review(0.3, ramp=2, level="epoch"),
     "votes": lambda: votes({f"r{i}": (i, 1, 0) for i in range(8)}),
     "chain": lambda: chain(

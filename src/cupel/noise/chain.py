@@ -15,9 +15,9 @@ from cupel.noise.types import DataSpec, State, Target, Terms, Treatment
 def chain(*treatments: Treatment) -> Treatment:
     """The treatments in order: the target of one is the input of the next, and each keeps its own state under `i.name/`.
 
-    At most one may correct p for noise (unbiased, em, propensity, missed): two compound, since the second would correct what the first
-    has already (em recovers p = .8, unbiased at .2 makes it 1, and margins diverge). ValueError then. A chain that changes p is refused
-    with an objective whose sides cannot be swapped by `cupel.noise.loss.check`. Without treatments it is the identity.
+    At most one may correct p for noise (unbiased, em, propensity, missed, exposed): two compound, since the second would correct what
+    the first has already (em recovers p = .8, unbiased at .2 makes it 1, and margins diverge). ValueError then. A chain that changes p
+    is refused with an objective whose sides cannot be swapped by `cupel.noise.loss.check`. Without treatments it is the identity.
 
     >>> import torch
     >>> from cupel.noise.fixed import conservative, reliability_weights

@@ -1,76 +1,155 @@
 # pyright: strict
-"""Missed positives: what was recorded as "not chosen" and yet is liked, by its posterior (NBPO)."""
+"""A true preference that was not recorded: what the model learns from a "no" that may be a missed "yes", in four forms.
+
+A yes is recorded with probability 1 - g and a no always as a no. NBPO's g (a missed positive) and Rel-MF's 1 - theta (relevant, and not
+shown) are this one number; `propensity` says the same by exposure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from cupel.noise.lookup import By, Stated, by_id, check_values, ids_of, index_of
+from cupel.noise.fixed import unchanged
+from cupel.noise.lookup import By, Stated, by_id, check_values
+from cupel.noise.pair_rate import pair_rate
+from cupel.noise.propensity import propensity
 from cupel.noise.reading import check_schedule, log_odds, warm, wide
 from cupel.noise.step import given_of
+from cupel.noise.table import table
 from cupel.noise.types import DataSpec, State, Target, Terms, Treatment
 
-EDGE = 1e-4
+Form = Literal["exact", "surrogate", "inverse", "nonnegative"]
+Init = Callable[[DataSpec], State]
+Read = Callable[[Terms, State, Tensor], Tensor]
+FORMS: tuple[Form, ...] = ("exact", "surrogate", "inverse", "nonnegative")
 
 
 def missed(
-    rate: Stated = 0.5, *, by: By = "all", form: Literal["exact", "surrogate"] = "exact", learn: float = 0.0, warmup: int | float = 0.1,
-    strength: float = 20.0,
+    rate: Stated = 0.5, *, by: By | Literal["pair"] = "all", form: Form = "exact", clip: float = 0.0, learn: float = 0.0,
+    warmup: int | float = 0.1, strength: float = 20.0, dim: int = 16, l2: float = 1.0, start: float | None = None, decay: float = 1.0,
+    seed: int = 0,
 ) -> Treatment:  # fmt: skip
-    """Target of a recorded "no" becomes the posterior that it is a missed "yes": p <- p + (1 - p) q, q = g s / (1 - s + g s).
+    """Target of a label that may hide a missed "yes", g = P(recorded no | yes). With s = sigmoid(flip - keep) the model's P(yes):
 
-    s = sigmoid(flip - keep) is the model's P(yes), g = P(recorded no | yes); a "no" is never recorded as "yes". For p = 1 recorded and
-    pointwise losses (keep if liked, flip if not). NBPO, Yu & Qin 2020, arXiv:2007.07204 (card 05-nbpo).
+    "exact"        p <- p + (1 - p) q, q = g s / (1 - s + g s) the posterior that a "no" is a missed "yes" (NBPOo on the card): EM, with the
+                   gradient of the likelihood log(1 - (1 - g) s) of a "no". Calibrated
+    "surrogate"    keep weighs 1 - g for a "yes" and g for a "no", flip 1 for a "no" (NBPO, the published method). It ranks well and is
+                   no likelihood: a pure "no" settles at s = g / (1 + g). With the objective `bpo_probability` it is NBPOs
+    "inverse"      p <- p / max(1 - g, clip): `propensity(1 - g)` (Rel-MF). Unbiased, reads no model, unbounded below: stop early
+    "nonnegative"  the same without the part of an item that goes negative in a step: `propensity(1 - g, nonnegative=True)`
 
-    form   "exact"      the likelihood's own EM (NBPOo on the card): gradient of log(1 - (1 - g) s) for a "no"; calibrated
-           "surrogate"  the published method: keep weighs 1 - g for a "yes" and g for a "no", flip 1 for a "no". It ranks well and is no
-                        likelihood: a pure "no" settles at s = g / (1 + g)
-    rate   g in [0, 1), one number or by id (`by`); 0 is plain training. g and the preferences are identified together only by low
-           rank, regularisation or side information: show a constant rate beside a learned one
-    learn  0 keeps g. Above 0 (with form "exact"): the weight of a step in a running mean of g = E[missed] / E[yes], by `by`
-           ("all", "annotator", "group"), pulled toward its start as by `strength` more "yes" labels in the step
+    For p = 1 recorded and pointwise losses (keep if liked, flip if not). Yu & Qin 2020, arXiv:2007.07204 (card 05-nbpo), and Saito et al.
+    2020, WSDM (card 32-unbiased-mnar). g and the preferences are identified together only by low rank, regularisation or side
+    information: show a constant rate beside a learned one.
+
+    rate   g in [0, 1), one number or by id (`by`: all, annotator = user, group = item, record); 0 is plain training
+    clip   smallest 1 - g that is divided by, in [0, 1] (the two inverse forms)
+    learn  0 keeps g. With "exact" and by all, annotator or group: the weight of a step in a running mean of g = E[missed] / E[yes], pulled
+           toward its start as by `strength` more "yes" labels in the step. With by="pair" ("exact" or "surrogate"): step size of
+           gradient ascent on logit g_ui = logit(rate) + <P_u, Q_i> with `dim` columns (0: one offset per item), sums over the step,
+           times decay^epoch; `l2` pulls to `rate`. start: mean rate at the first step, None the rate itself; seed: of P and Q.
+           The published form is rate=.5, start=.00193, decay=.99: its l2 pulls every rate to one half
     warmup steps (int) or share of planned steps (float) before g is learned
 
-    ValueError for arguments outside these ranges.
+    ValueError for arguments outside these ranges, or that do not go together.
 
     >>> from cupel.noise.types import bare_terms
     >>> terms = bare_terms(torch.zeros(2), torch.tensor([0.7, -0.3]))
-    >>> missed(0.4).target(Target(torch.tensor([1.0, 0.0]), torch.ones(2)), terms, {"missed": torch.tensor([0.4])}).p
+    >>> labels = Target(torch.tensor([1.0, 0.0]), torch.ones(2))
+    >>> missed(0.4).target(labels, terms, {}).p
     tensor([1.0000, 0.2286])
+    >>> missed(0.75, form="inverse").target(labels, terms, {}).p
+    tensor([4., 0.])
     """
     check_values("rate", rate, lambda g: 0 <= g < 1, "the chance that a yes was recorded as no lies in [0, 1)")
-    if form not in ("exact", "surrogate"):
-        raise ValueError(f"form is 'exact' or 'surrogate', not {form!r}")
-    if not 0 <= learn <= 1 or strength < 0:
-        raise ValueError(f"learn is the weight of a step in [0, 1] and strength at least 0, not {learn!r} and {strength!r}")
-    if learn and (form != "exact" or by == "record" or isinstance(rate, Mapping)):
-        raise ValueError("a rate is learned with form='exact', from one number at the start, for all, by annotator or by group")
+    if form not in FORMS:
+        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+    inverse = form in ("inverse", "nonnegative")
+    if learn < 0 or strength < 0 or l2 < 0 or dim < 0 or not 0 < decay <= 1:
+        raise ValueError(f"learn ({learn!r}), strength, l2 and dim are at least 0 and decay lies in (0, 1]")
+    if clip and not inverse:
+        raise ValueError(f"nothing is divided by 1 - g in form {form!r}; clip belongs to 'inverse' and 'nonnegative'")
+    if learn and inverse:
+        raise ValueError("an inverse propensity is not learned beside the model: its loss is lowest where the rate is 1. Use form='exact'")
     check_schedule("warmup", warmup)
+    settings: dict[str, float | str | None] = {
+        "by": by, "form": form, "clip": clip, "learn": learn, "warmup": warmup, "strength": strength, "dim": dim, "l2": l2,
+        "start": start, "decay": decay, "seed": seed,
+    }  # fmt: skip
+    if by == "pair":
+        if isinstance(rate, Mapping) or inverse or not learn:
+            raise ValueError("by='pair' learns a rate from one prior number: say learn=0.01 or so, with form 'exact' or 'surrogate'")
+        if not 0 < rate < 1 or not (start is None or 0 < start < 1) or learn * l2 >= 1:
+            raise ValueError(f"rate and start lie inside (0, 1) and learn * l2 is below 1, not {rate}, {start} and {learn * l2:g}")
+        return _by_pair(float(rate), form, learn, dim, l2, start, decay, seed, warmup, settings)
+    if start is not None:
+        raise ValueError("start goes with by='pair'; elsewhere a learned rate starts at `rate`")
     given = by_id("rate", rate, by)
-    start = float(rate) if not isinstance(rate, Mapping) else 0.0
-    axis = "" if by == "all" else f"@{by}"
+    settings = {"rate": given.stated, **settings}
+    if inverse:
+        theta = {key: 1 - g for key, g in rate.items()} if isinstance(rate, Mapping) else 1 - rate
+        return propensity(theta, by=by, clip=clip, nonnegative=form == "nonnegative")._replace(name="missed", settings=settings)
+    if not learn:
+        return _treatment(form, settings, given.init, given.read)
+    if form != "exact" or by == "record" or isinstance(rate, Mapping) or learn > 1:
+        raise ValueError(
+            "a running mean of a rate is learned with form='exact' and learn in [0, 1], from one number at the start, for all, by "
+            "annotator or by group; by='pair' learns with form='surrogate' too"
+        )
+    first = float(rate)
+    rates = table("missed", by, first, extra=(strength * first, strength))
 
-    def init(spec: DataSpec) -> State:
-        if not learn:
-            return given.init(spec)
-        state = {"missed": torch.tensor([start], dtype=torch.float64)}
-        return state if by == "all" else state | {f"missed{axis}": torch.full((len(ids_of(spec, by)),), start, dtype=torch.float64)}
+    def update(terms: Terms, state: State) -> State:
+        if not warm(terms, warmup):
+            return state
+        label = given_of(terms)
+        z = log_odds(terms).double()
+        p, w = label.p.to(z), label.w.to(z)
+        hidden = w * (1 - p) * _posterior(z, rates.read(terms, state, z))
+        return rates.mean(terms, state, learn, hidden, hidden + w * p)
 
-    def table(state: State) -> torch.Tensor:
-        return state["missed"] if by == "all" else torch.cat([state[f"missed{axis}"], state["missed"]])
+    return _treatment(form, settings, rates.init, rates.read)._replace(update=update)
 
-    def slots(terms: Terms, n: int) -> torch.Tensor:
-        index = index_of(terms, by).cpu()
-        return torch.where(index < 0, n, index)
 
-    def read(terms: Terms, state: State, like: torch.Tensor) -> torch.Tensor:
-        if not learn:
-            return given.read(terms, state, like)
-        rates = table(state)
-        return rates[slots(terms, len(rates) - 1)].to(device=like.device, dtype=like.dtype)
+def _by_pair(
+    prior: float, form: Form, learn: float, dim: int, l2: float, start: float | None, decay: float, seed: int, warmup: int | float,
+    settings: Mapping[str, float | str | None],
+) -> Treatment:  # fmt: skip
+    rates = pair_rate(prior, dim, learn, l2, start, decay, seed)
+
+    def update(terms: Terms, state: State) -> State:
+        if not warm(terms, warmup):
+            return state
+        label = given_of(terms)
+        z = log_odds(terms).double()
+        yes, no = slopes(z, rates.read(terms, state, z), form)
+        p = label.p.to(z)
+        return rates.climb(terms, state, label.w.to(z) * (p * yes + (1 - p) * no))
+
+    return _treatment(form, {"rate": prior, **settings}, rates.init, rates.read)._replace(update=update)
+
+
+def slopes(z: Tensor, g: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """d objective / d logit(g) of a recorded "yes" and of a recorded "no", [B] each: d_i and d_j of the card.
+
+    exact: -g and q (1 - g); surrogate: -g s and (1 - g) s, with s = sigmoid(z).
+
+    >>> z, g = torch.tensor([0.7, -0.3]), torch.tensor([0.2, 0.4])
+    >>> [(round(a[0].item(), 6), round(b[1].item(), 6)) for a, b in (slopes(z, g, "exact"), slopes(z, g, "surrogate"))]
+    [(-0.2, 0.137154), (-0.133638, 0.255334)]
+    """
+    if form == "exact":
+        return -g, _posterior(z, g) * (1 - g)
+    s = torch.sigmoid(z)
+    return -g * s, (1 - g) * s
+
+
+def _treatment(form: Form, settings: Mapping[str, float | str | None], init: Init, read: Read) -> Treatment:
+    """The treatment of a form under rates that are read as `read` says, learning nothing."""
 
     def target(target: Target, terms: Terms, state: State) -> Target:
         p = wide(target.p)
@@ -82,29 +161,12 @@ def missed(
             return Target(share.to(target.p.dtype), (target.w * total).to(target.w.dtype))
         return target._replace(p=(p + (1 - p) * _posterior(log_odds(terms).to(p.dtype), g)).to(target.p.dtype))
 
-    def update(terms: Terms, state: State) -> State:
-        if not learn or not warm(terms, warmup):
-            return state
-        label, rates = given_of(terms), table(state)
-        p, w, z = (x.detach().cpu().double() for x in (label.p, label.w, log_odds(terms)))
-        slot = slots(terms, len(rates) - 1)
-        hidden = torch.zeros_like(rates).index_add_(0, slot, w * (1 - p) * _posterior(z, rates[slot]))
-        liked = hidden.index_add(0, slot, w * p)
-        here = torch.zeros_like(rates).index_add_(0, slot, w) > 0
-        mean = (hidden + strength * start) / (liked + strength).clamp(min=1e-300)
-        new = torch.where(here & (rates > 0), ((1 - learn) * rates + learn * mean).clamp(EDGE, 1 - EDGE), rates)
-        if by == "all":
-            return {**state, "missed": new}
-        return {**state, f"missed{axis}": new[:-1], "missed": new[-1:]}
-
     touches: frozenset[Literal["p", "w"]] = frozenset({"p", "w"} if form == "surrogate" else {"p"})
     return Treatment(
-        "missed", init, target, update, touches=touches, corrects=True,
-        settings={"rate": given.stated, "by": by, "form": form, "learn": learn, "warmup": warmup, "strength": strength},
-        reads_flip=form == "exact",
+        "missed", init, target, unchanged, touches=touches, corrects=True, settings=settings, reads_flip=form == "exact",
     )  # fmt: skip
 
 
-def _posterior(z: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+def _posterior(z: Tensor, g: Tensor) -> Tensor:
     """g s / (1 - s + g s) with s = sigmoid(z): sigmoid(z + log g)."""
     return torch.sigmoid(z + g.log())

@@ -59,6 +59,8 @@ TREATMENTS: dict[str, Entry] = {
     "propensity": Entry("propensity", "clicks divided by exposure (Rel-MF)", {"exposure": 0.5}, {"exposure": 1.0}),
     "propensity_weights": Entry("propensity", "weight by inverse exposure", {"exposure": 0.5}, {"exposure": 1.0}),
     "missed": Entry("missed", "recorded dislikes that may be missed likes (NBPO)", {"rate": 0.5}, {"rate": 0.0}),
+    "unobserved": Entry("exposed", "weight of what was not chosen (WMF)", {"weight": 0.25}, {"weight": 1.0}),
+    "exposed": Entry("exposed", "posterior that what was not chosen was seen (ExpoMF)", {"seen": 0.5, "by": "all"}, {"seen": 1.0}),
     "selfie": Entry("selfie", "the least confident labels smoothed (SPA)", {"share": 0.25, "warmup": 0, "buffer": 16}, {"alpha": 0.0}),
 }
 #: names in use elsewhere
@@ -66,6 +68,7 @@ ALIASES: dict[str, str] = {
     "none": "identity", "plain": "identity", "cdpo": "conservative", "label_smoothing": "conservative", "rdpo": "unbiased",
     "robust": "unbiased", "lcpo": "em", "re_po": "em", "dr_dpo": "distributionally_robust", "gce": "tempered", "crm": "peer_review",
     "co_teaching": "peer_review", "upo": "certainty", "rel_mf": "propensity", "nbpo": "missed", "spa": "selfie",
+    "wmf": "unobserved", "expo_mf": "exposed",
 }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -39,7 +41,8 @@ def propensity(exposure: Stated, *, by: By = "record", clip: float = 0.0, nonneg
 
     nonnegative  drop the d0 term of a group (an item) in a step where its sum is negative (ours; measured on the card, .70 against .53
                  AUC at convergence). Looks at the whole step.
-    exposure     theta in (0, 1], one number or by id. clip: M in [0, 1]. ValueError otherwise, and at `init` where an id is missing.
+    exposure     theta in (0, 1], one number or by id. clip: M in [0, 1]. ValueError otherwise, and at `init` where an id is missing; a
+                 warning where M (below 1) exceeds every theta. `missed(1 - theta, form="inverse")` is the same treatment.
 
     >>> from cupel.noise.types import bare_terms
     >>> propensity(0.25, by="all").target(Target(torch.tensor([1.0, 0.0]), torch.ones(2)), bare_terms(torch.zeros(2)), {}).p
@@ -48,6 +51,9 @@ def propensity(exposure: Stated, *, by: By = "record", clip: float = 0.0, nonneg
     check_values("exposure", exposure, lambda t: 0 < t <= 1, _RULE)
     _check_clip(clip)
     given = by_id("exposure", exposure, by)
+    largest = max(exposure.values(), default=1.0) if isinstance(exposure, Mapping) else exposure
+    if largest < clip < 1:
+        warnings.warn(f"the clip {clip:g} exceeds every propensity (largest: {largest:g}): this is a rescaled naive loss", stacklevel=2)
 
     def target(target: Target, terms: Terms, state: State) -> Target:
         p = target.p / given.read(terms, state, target.p).clamp(min=clip)

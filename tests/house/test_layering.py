@@ -20,7 +20,7 @@ LEVEL = {
     "learners": 4,
     "annotate": 5,
     "audit": 5, "curate": 5, "evaluate": 5, "report": 5, "adapters": 5, "environment": 5, "stages": 5, "runs": 5, "compare": 5,
-    "api": 6, "pipeline": 6, "tasks": 6, "training": 6,
+    "api": 6, "pipeline": 6, "tasks": 6, "training": 6, "recommending": 6,
     "cli": 7, "__main__": 7,
 }  # fmt: skip
 #: the frozen types in which results are spoken; any level may import them
@@ -29,7 +29,7 @@ VOCABULARY = "cupel.audit.types"
 LAZY = {"__init__", "_verbs"}
 NO_TORCH = {
     "records", "interactions", "votes", "audit", "curate", "report", "evaluate", "api", "stages", "runs", "pipeline", "tasks", "training",
-    "cli", "errors",
+    "recommending", "cli", "errors",
 }  # fmt: skip
 NO_TORCH_AT_TOP = {"encode", "learners", "environment"}
 #: packages inside these that are imported by name only, behind an `__init__` that imports nothing

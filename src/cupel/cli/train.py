@@ -1,4 +1,4 @@
-"""`cupel train reward | policy | sft`: what model does it give?"""
+"""`cupel train reward | policy | sft | recommender`: what model does it give?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Train a model from comparisons.", no_args_is_help=True, rich_markup_mode=None)
     group.command("reward", help="A reward model: a head or several on frozen embeddings, or a transformer.")(reward)
     group.command("policy", help="A language model from comparisons: any objective under any treatment of noise.")(policy)
+    group.command("recommender", help="A recommender from a log of interactions: any model, objective and treatment of noise.")(recommender)
     group.command("sft", help="A language model that imitates the preferred responses.")(sft)
     app.add_typer(group, name="train")
 
@@ -181,6 +182,57 @@ def sft(
         "lora": lora, "seed": seed,
     }  # fmt: skip
     _train(file, "sft", changes, set_, c.Console(json=as_json, quiet=quiet, no_progress=no_progress), dry_run, force)
+
+
+def recommender(
+    file: Annotated[str, typer.Argument(help="A log of interactions: a file, the folder of a released data set, or a recipe (.yaml).")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder that receives the model, the parts of the log and metrics.")
+    ] = Path("recommender"),
+    model: Annotated[str | None, typer.Option("--model", help="name:argument=value,...: mf, ease, lightgcn, sasrec, ... (mf).")] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="name:argument=value,... bradley_terry is BPR; bpo judges each item alone.")
+    ] = None,
+    treatment: Annotated[
+        str | None, typer.Option("--treatment", help="name:argument=value,... e.g. missed:rate=0.5,form=surrogate, propensity, em.")
+    ] = None,
+    epochs: _Epochs = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Events of a step; users, for models of sequences.")] = None,
+    learning_rate: _Rate = None,
+    split: Annotated[str | None, typer.Option("--split", help="random, leave_one_out, temporal or none.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="A log of its own to test on, e.g. of items shown at random.")] = None,
+    at_least: Annotated[float | None, typer.Option("--at-least", help="Leave out events of a value below, e.g. ratings below 4.")] = None,
+    core: Annotated[int | None, typer.Option("--core", help="Leave out users and items of fewer events, until none is left.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Encoder of the items' texts, for models that read them, e.g. static.")] = None,
+    set_: _Set = None,
+    map_: Annotated[list[str] | None, typer.Option("--map", help="new=column, e.g. user=customer_id; repeatable.")] = None,
+    format_: c.FormatOption = None,
+    max_bad: c.MaxBadOption = 0.01,
+    allow_download: c.DownloadOption = False,
+    seed: _Seed = None,
+    as_json: c.JsonOption = False,
+    quiet: c.QuietOption = False,
+    no_progress: c.NoProgressOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that OUT holds.")] = False,
+    dry_run: c.DryRunOption = False,
+) -> None:
+    """Train a recommender; the best state by the validation part is kept."""
+    from cupel.recommending import train_recommender_file
+
+    changes = {
+        "model": model, "objective": objective, "treatment": treatment, "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "learning_rate": learning_rate, "split": split, "at_least": at_least, "core": core, **_settings(set_),
+    }  # fmt: skip
+    console = c.Console(json=as_json, quiet=quiet, no_progress=no_progress)
+    with console.progress() as progress:
+        summary = train_recommender_file(
+            file, out, changes, map=c.parse_map(map_), format=format_, max_bad=max_bad, test=test, text=text, dry_run=dry_run, force=force,
+            allow_download=allow_download, progress=progress,
+        )  # fmt: skip
+    console.emit(summary)
+    if not as_json:
+        for line in summary["words"]:
+            console.say(line)
 
 
 def _train(file: str, kind: str, changes: dict[str, Any], more: list[str] | None, console: c.Console, dry_run: bool, force: bool) -> None:

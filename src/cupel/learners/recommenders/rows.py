@@ -15,9 +15,11 @@ class Rowwise:
     """An optimiser of the learned vectors of a `Factors` model whose score reads them directly.
 
     The scores are the leaves of the gradient: whatever objective and treatment made c = dL/dx of a step's scores, the rows get
-    dL/du = sum_k c_k v_k and dL/dv_k = c_k u, and go back by index, so that a row which a step names twice gets both. sgd: row <- row - rate g.
-    adagrad: s <- s + mean of g^2 over the row's columns, row <- row - rate g / sqrt(s), one number per row (as in large embedding
-    tables): 4 bytes of memory for a row instead of 4 per column. weight_decay is of the rows touched, in proportion to how often.
+    dL/du = sum_k c_k v_k and dL/dv_k = c_k u, and go back by index, so that a row which a step names twice gets both.
+
+    sgd: row <- row - rate g. adagrad: s <- s + mean of g^2 over the row's columns, row <- row - rate g / sqrt(s), one number per row
+    (as in large embedding tables): 4 bytes of memory for a row instead of 4 per column. weight_decay is of the rows touched, in
+    proportion to how often.
     """
 
     def __init__(self, model: Factors, o: RecommenderOptions) -> None:

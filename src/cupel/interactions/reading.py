@@ -47,6 +47,26 @@ def read_log(
         from cupel.records.columns import did_you_mean
 
         raise RecordError(f"map names {unknown[0]!r}, which no log has.{did_you_mean(unknown[0], NAMES)} Names: {', '.join(NAMES)}.")
+    left_out = _left_out(place)
     reader, why = choose(place, format)
-    log = build(reader.read(place), what=str(path), max_bad=max_bad)
+    named = [name for name, column in place.map.items() if column]
+    if named and not getattr(reader, "MAPS", False):
+        raise RecordError(
+            f"format {reader.NAME} has columns of its own, so none can be named ({', '.join(named)}): leave map out, or format=table"
+        )
+    found = reader.read(place)
+    if isinstance(found, Log):
+        return replace(found, **dict.fromkeys(left_out, None))
+    for name in left_out:
+        setattr(found, name, None)
+    log = build(found, what=str(path), max_bad=max_bad)
     return replace(log, notes=(f"Read as {reader.NAME}: {why}.", *log.notes))
+
+
+def _left_out(place: Place) -> list[str]:
+    """Columns that were named "": not to be read."""
+    names = [name for name, column in place.map.items() if not column]
+    needed = [name for name in names if name in ("user", "item")]
+    if needed:
+        raise RecordError(f"a log needs a {needed[0]} for each event: name its column, map={{'{needed[0]}': 'COLUMN'}}")
+    return names

@@ -1,6 +1,8 @@
-"""Readers of logs, one file each: `NAME`, `DESCRIPTION`, `detect(place)`, `read(place)`. A new file is a new format.
+"""Readers of logs, one file each: `NAME`, `DESCRIPTION`, `detect(place)`, `read(place)`; `MAPS` where columns can be
+named. A new file is a new format.
 
-`detect` gives a score in [0, 1] (0: not this) and its reason; `read` gives `Raw` events. Both look at nothing but the place.
+`detect` gives a score in [0, 1] (0: not this) and its reason; `read` gives `Raw` events, or a `Log` that is done. Both look at nothing but
+the place.
 """
 
 from __future__ import annotations

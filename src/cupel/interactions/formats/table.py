@@ -8,6 +8,7 @@ from cupel.interactions.raw import Raw
 from cupel.interactions.tables import table
 
 NAME = "table"
+MAPS = True
 DESCRIPTION = "a CSV, TSV, Parquet or JSON lines table with a column of users and one of items"
 
 #: canonical name -> what columns are called, in small letters, the likeliest first
@@ -28,7 +29,7 @@ def detect(place: Place) -> tuple[float, str]:
     """Where a user and an item column are known or were named."""
     if place.path.is_dir():
         return 0.0, ""
-    found = resolve(place)
+    found = resolve(place, columns(place.path))
     if not {"user", "item"} <= set(found):
         return 0.0, ""
     said = ", ".join(f"{name} = {column}" for name, column in found.items())
@@ -37,7 +38,7 @@ def detect(place: Place) -> tuple[float, str]:
 
 def read(place: Place) -> Raw:
     """The columns that were named, and of the others those that have a known name."""
-    found = resolve(place)
+    found = resolve(place, columns(place.path))
     missing = [name for name in ("user", "item") if name not in found]
     if missing:
         raise RecordError(
@@ -51,9 +52,8 @@ def read(place: Place) -> Raw:
     return Raw(**{name: rows[column] for name, column in found.items()}, skipped=skipped, first_line=first)
 
 
-def resolve(place: Place) -> dict[str, str]:
-    """Canonical name -> column: as named, else by its usual names. RecordError for a named column that is not there."""
-    there = columns(place.path)
+def resolve(place: Place, there: list[str]) -> dict[str, str]:
+    """Canonical name -> column of those there are: as named, else by its usual names. RecordError for a named column that is not there."""
     small = {column.lower().strip(): column for column in reversed(there)}
     found: dict[str, str] = {}
     for name, usual in CALLED.items():

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cupel.errors import EncoderError, InputError
+from cupel.errors import InputError
+from cupel.learners.familiar import Familiar, Unlike, unlike
+from cupel.learners.folders import Folder, matching_encoder, read_folder, write_folder
 from cupel.learners.sides import RawSides, Scaling, raw_sides, raw_texts
 from cupel.learners.threads import one_blas_thread
 from cupel.learners.treatments import Posterior, check_treatment, conservative, one_coin_posterior, unbiased
@@ -45,6 +47,7 @@ class RewardModel:
 
     theta    float64 [d]; scaling: of the d features; encoder_name, encoder_hash: the only vectors it can read
     info     how it was trained: treatment, seed, ridge, cross-validated loss, rows, and what EM estimated
+    familiar where the training sides lay, where there were enough of them
     """
 
     theta: np.ndarray
@@ -52,6 +55,7 @@ class RewardModel:
     encoder_name: str
     encoder_hash: str
     info: Mapping[str, Any] = field(default_factory=dict)
+    familiar: Familiar | None = field(default=None, compare=False, repr=False)
     cache: Path | None = field(default=None, compare=False, repr=False)
     _loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -70,61 +74,45 @@ class RewardModel:
 
     def margin(self, votes: Votes, *, sides: RawSides | None = None) -> np.ndarray:
         """score(first) - score(second) of each comparison, float64 [n]; `sides` saves encoding when several models read the same."""
+        first, second = self.side_scores(votes, sides=sides)
+        return first - second
+
+    def side_scores(self, votes: Votes, *, sides: RawSides | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Score of the first and of the second side of each comparison, float64 [n] each."""
         sides = self.sides(votes) if sides is None else sides
         reward = self._reward(sides.embedding, sides.facts)
-        return reward[sides.first] - reward[sides.second]
+        return reward[sides.first], reward[sides.second]
 
     def sides(self, votes: Votes) -> RawSides:
         """The unscaled features of the comparisons' sides: the same for every model with this encoder."""
         return raw_sides(votes, self.encoder, cache=self.cache)
 
+    def unlike(self, votes: Votes, *, sides: RawSides | None = None) -> Unlike | None:
+        """Which sides of the comparisons lie further from the training sides than 99 % of those do; None where the folder does not say."""
+        if self.familiar is None:
+            return None
+        sides = self.sides(votes) if sides is None else sides
+        return unlike(self.familiar, self.scaling.apply(sides.embedding, sides.facts), sides.first, sides.second)
+
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors and config.json into `directory`; the same model gives the same bytes. InputError on a full disk."""
-        from safetensors.numpy import save
-
-        from cupel.records.files import atomic_write, write_json
-
-        place = Path(directory)
-        tensors = {
-            "theta": self.theta, "centre": self.scaling.centre, "norm": np.array([self.scaling.norm]), "mean": self.scaling.mean,
-            "spread": self.scaling.spread,
-        }  # fmt: skip
-        data = save({name: np.ascontiguousarray(value, dtype=np.float64) for name, value in sorted(tensors.items())})
-        with atomic_write(place / "model.safetensors") as temporary:
-            temporary.write_bytes(data)
-        config = {
-            "format": FORMAT, "version": VERSION, "encoder": {"name": self.encoder_name, "hash": self.encoder_hash},
-            "features": list(self.scaling.names), "info": dict(self.info),
-        }  # fmt: skip
-        write_json(place / "config.json", config)
-        return place
+        return write_folder(
+            directory, format=FORMAT, version=VERSION, scaling=self.scaling, encoder=(self.encoder_name, self.encoder_hash),
+            familiar=self.familiar, tensors={"theta": np.asarray(self.theta, np.float64)}, config={"info": dict(self.info)},
+        )  # fmt: skip
 
     @classmethod
     def load(cls, directory: str | Path, *, cache: str | Path | None = None, device: str = "cpu") -> RewardModel:
         """The model that `save` wrote. InputError for another folder, EncoderError where its encoder is missing or has changed."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
-        place = Path(directory)
-        try:
-            config = json.loads((place / "config.json").read_text("utf-8"))
-            tensors = load_file(place / "model.safetensors")
-            if config.get("format") != FORMAT or config.get("version") != VERSION:
-                raise InputError(
-                    f"{place} holds {config.get('format')!r} version {config.get('version')!r}; this cupel reads {FORMAT} version "
-                    f"{VERSION}. Train it again."
-                )
-            scaling = Scaling(tensors["centre"], float(tensors["norm"][0]), tensors["mean"], tensors["spread"])
-            name, digest = config["encoder"]["name"], config["encoder"]["hash"]
-            theta, info = tensors["theta"], config["info"]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
-            raise InputError(f"{place} is not a reward model that cupel wrote ({error}); give a folder made by train reward") from error
-        if len(theta) != len(scaling.names):
-            raise InputError(
-                f"{place}: {len(theta)} coefficients for {len(scaling.names)} features; the model is not whole, train it again"
-            )
-        encoder = matching_encoder(name, digest, device)
-        return cls(theta, scaling, name, digest, info, Path(cache) if cache else None, {"encoder": encoder})
+        def make(folder: Folder) -> RewardModel:
+            theta = folder.tensors["theta"]
+            if len(theta) != len(folder.scaling.names):
+                features = len(folder.scaling.names)
+                raise InputError(f"{directory}: {len(theta)} coefficients for {features} features; the model is not whole, train it again")
+            return cls(theta, cache=Path(cache) if cache else None, **folder.parts)
+
+        return read_folder(directory, make, format=FORMAT, version=VERSION, kind="reward model", device=device)
 
     def _reward(self, embedding: np.ndarray, facts: np.ndarray) -> np.ndarray:
         # a row's own sum, in a fixed order: a matrix product may round differently with the number of rows
@@ -215,9 +203,7 @@ def train_reward(
         return _train(votes, sides, loaded, name, flip, seed, Path(cache) if cache else None)
 
 
-def _train(
-    votes: Votes, sides: RawSides, loaded: Encoder, name: str, flip: float | None, seed: int, cache: Path | None
-) -> RewardModel:
+def _train(votes: Votes, sides: RawSides, loaded: Encoder, name: str, flip: float | None, seed: int, cache: Path | None) -> RewardModel:
     from cupel.votes.linear_head import fit_tuned
 
     used = np.union1d(sides.first, sides.second)
@@ -247,7 +233,8 @@ def _train(
     )
     if found is not None:
         info.update(_em_info(found, votes, head.margin(first, second), rows))
-    return RewardModel(head.theta_, scaling, loaded.name, loaded.hash, info, cache, {"encoder": loaded})
+    familiar = Familiar.of(table, sides.first, sides.second, votes, seed=seed)
+    return RewardModel(head.theta_, scaling, loaded.name, loaded.hash, info, familiar, cache, {"encoder": loaded})
 
 
 # ---- pairs and folds ------------------------------------------------------------------------------------------------------------
@@ -333,16 +320,3 @@ def _em_info(found: Posterior, votes: Votes, margin: np.ndarray, rows: _Pairs) -
         ]
         info["n_annotators"] = len(seen)
     return info
-
-
-def matching_encoder(name: str, digest: str, device: str = "cpu") -> Encoder:
-    """The encoder of that name; EncoderError where it is not the one of that hash."""
-    from cupel.encode import load_encoder
-
-    encoder = load_encoder(name, device=device)
-    if encoder.hash != digest:
-        raise EncoderError(
-            f"the reward model was trained with encoder {name} {digest[:12]}..., but {name} is now {encoder.hash[:12]}...: its scores "
-            "would mean nothing. Restore that encoder, or train the model again."
-        )
-    return encoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cupel.errors import InputError
+from cupel.learners.familiar import Familiar, Unlike, unlike
+from cupel.learners.folders import Folder, matching_encoder, read_folder, write_folder
 from cupel.learners.reward import HEADS as FORMAT
-from cupel.learners.reward import matching_encoder
 from cupel.learners.sides import RawSides, Scaling, raw_sides, raw_texts
 from cupel.learners.threads import one_blas_thread
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 VERSION = 1
 #: rows scored at a time
 BLOCK = 1 << 14
-#: the arrays of a scaling, as they are saved
-_SCALING = ("centre", "norm", "mean", "spread")
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class HeadReward:
 
     members  for each head its float32 arrays: theta [d], or hidden [d, h], bias [h] and out [h]
     scaling  of the d features; encoder_name, encoder_hash: the only vectors it can read
-    info     how it was trained
+    info     how it was trained;  familiar  where the training sides lay, where there were enough of them
     """
 
     members: tuple[Mapping[str, np.ndarray], ...]
@@ -42,6 +39,7 @@ class HeadReward:
     encoder_name: str
     encoder_hash: str
     info: Mapping[str, Any] = field(default_factory=dict)
+    familiar: Familiar | None = field(default=None, compare=False, repr=False)
     cache: Path | None = field(default=None, compare=False, repr=False)
     _loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -72,6 +70,12 @@ class HeadReward:
         rewards = self._rewards(sides.embedding, sides.facts)
         return rewards[:, sides.first] - rewards[:, sides.second]
 
+    def side_scores(self, votes: Votes, *, sides: RawSides | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean score of the first and of the second side of each comparison, float64 [n] each."""
+        sides = self.sides(votes) if sides is None else sides
+        reward = self._rewards(sides.embedding, sides.facts).mean(axis=0)
+        return reward[sides.first], reward[sides.second]
+
     def sides(self, votes: Votes) -> RawSides:
         """The unscaled features of the comparisons' sides: the same for every model with this encoder."""
         return raw_sides(votes, self.encoder, cache=self.cache)
@@ -80,52 +84,35 @@ class HeadReward:
         """One of the heads alone."""
         return replace(self, members=(self.members[number],), info={**self.info, "member": number})
 
+    def unlike(self, votes: Votes, *, sides: RawSides | None = None) -> Unlike | None:
+        """Which sides of the comparisons lie further from the training sides than 99 % of those do; None where the folder does not say."""
+        if self.familiar is None:
+            return None
+        sides = self.sides(votes) if sides is None else sides
+        return unlike(self.familiar, scaled(self.scaling, sides.embedding, sides.facts), sides.first, sides.second)
+
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors and config.json into `directory`; the same heads give the same bytes. InputError on a full disk."""
-        from safetensors.numpy import save
-
-        from cupel.records.files import atomic_write, write_json
-
-        place, s = Path(directory), self.scaling
-        tensors = {name: np.asarray(getattr(s, name), np.float64).reshape(-1) for name in _SCALING}
-        tensors |= {f"{k}.{name}": value for k, head in enumerate(self.members) for name, value in head.items()}
-        data = save({name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())})
-        with atomic_write(place / "model.safetensors") as temporary:
-            temporary.write_bytes(data)
-        config = {
-            "format": FORMAT, "version": VERSION, "encoder": {"name": self.encoder_name, "hash": self.encoder_hash},
-            "features": list(s.names), "members": len(self.members), "info": dict(self.info),
-        }  # fmt: skip
-        write_json(place / "config.json", config)
-        return place
+        return write_folder(
+            directory, format=FORMAT, version=VERSION, scaling=self.scaling, encoder=(self.encoder_name, self.encoder_hash),
+            familiar=self.familiar, tensors={f"{k}.{name}": value for k, head in enumerate(self.members) for name, value in head.items()},
+            config={"members": len(self.members), "info": dict(self.info)},
+        )  # fmt: skip
 
     @classmethod
     def load(cls, directory: str | Path, *, cache: str | Path | None = None, device: str = "cpu") -> HeadReward:
         """The heads that `save` wrote. InputError for another folder, EncoderError where their encoder is missing or has changed."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
-        place = Path(directory)
-        try:
-            config = json.loads((place / "config.json").read_text("utf-8"))
-            tensors = load_file(place / "model.safetensors")
-            if config.get("format") != FORMAT or config.get("version") != VERSION:
-                raise InputError(
-                    f"{place} holds {config.get('format')!r} version {config.get('version')!r}; this cupel reads {FORMAT} version "
-                    f"{VERSION}. Train it again."
-                )
-            scaling = Scaling(tensors["centre"], float(tensors["norm"][0]), tensors["mean"], tensors["spread"])
-            members = []
-            for k in range(config["members"]):
-                members.append({key.partition(".")[2]: x for key, x in sorted(tensors.items()) if key.startswith(f"{k}.")})
+        def make(folder: Folder) -> HeadReward:
+            members, width = [], len(folder.scaling.names)
+            for k in range(folder.config["members"]):
+                members.append({key.partition(".")[2]: x for key, x in sorted(folder.tensors.items()) if key.startswith(f"{k}.")})
                 wide = members[-1]["theta" if "theta" in members[-1] else "hidden"]
-                if len(wide) != len(scaling.names):
-                    raise ValueError(f"head {k} reads {len(wide)} features of {len(scaling.names)}")
-            name, digest, info = config["encoder"]["name"], config["encoder"]["hash"], config["info"]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
-            raise InputError(f"{place} is not a reward head that cupel wrote ({error}); give a folder made by train reward") from error
-        encoder = matching_encoder(name, digest, device)
-        return cls(tuple(members), scaling, name, digest, info, Path(cache) if cache else None, {"encoder": encoder})
+                if len(wide) != width:
+                    raise ValueError(f"head {k} reads {len(wide)} features of {width}")
+            return cls(tuple(members), cache=Path(cache) if cache else None, **folder.parts)
+
+        return read_folder(directory, make, format=FORMAT, version=VERSION, kind="reward head", device=device)
 
     def _rewards(self, embedding: np.ndarray, facts: np.ndarray) -> np.ndarray:
         out = np.empty((len(self.members), len(embedding)))

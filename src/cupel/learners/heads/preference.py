@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 
 from cupel.errors import InputError
+from cupel.learners.familiar import Familiar, Unlike, unlike
+from cupel.learners.folders import Folder, matching_encoder, read_folder, write_folder
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.inputs import Known, comparisons, features_of, scaled_texts
 from cupel.learners.heads.margins import doubled, margins, scores, wide
@@ -20,7 +21,6 @@ from cupel.learners.models.context import ContextReward
 from cupel.learners.models.names import build
 from cupel.learners.models.types import Explanation, Given, PreferenceModel, Shape
 from cupel.learners.reward import PREFERENCES as FORMAT
-from cupel.learners.reward import matching_encoder
 from cupel.learners.sides import RawSides, Scaling, raw_sides, raw_texts
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 VERSION = 1
 #: contexts whose directions are compared with each other, by name
 EXPLAINED = 100
-_SCALING = ("centre", "norm", "mean", "spread")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PreferenceReward:
     text     what kind they are, `name:argument=value,...`
     scaling  of the features; encoder_name, encoder_hash: the only vectors they can read
     known    the people and contexts they have met
-    info     how they were trained
+    info     how they were trained;  familiar  where the training sides lay, where there were enough of them
     """
 
     models: tuple[PreferenceModel, ...]
@@ -51,6 +50,7 @@ class PreferenceReward:
     encoder_hash: str
     known: Known = field(default_factory=Known)
     info: Mapping[str, Any] = field(default_factory=dict)
+    familiar: Familiar | None = field(default=None, compare=False, repr=False)
     cache: Path | None = field(default=None, compare=False, repr=False)
     _loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -70,12 +70,12 @@ class PreferenceReward:
         sides = self.sides(votes) if sides is None else sides
         return margins(self.models, features_of(votes, sides, self.known, self.scaling), self._data(votes, sides))
 
-    def scores(self, votes: Votes) -> tuple[np.ndarray, np.ndarray] | None:
+    def scores(self, votes: Votes, *, sides: RawSides | None = None) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean scores of the first and of the second side of each comparison, as its annotator in its context sees them; None where the
         model gives no score to a response alone."""
         if type(self.models[0]).score is PreferenceModel.score:
             return None
-        sides = self.sides(votes)
+        sides = self.sides(votes) if sides is None else sides
         data, features = self._data(votes, sides), features_of(votes, sides, self.known, self.scaling)
         first, second = (scores(self.models, features, data, side).mean(axis=0) for side in (data.first, data.second))
         return first, second
@@ -151,58 +151,46 @@ class PreferenceReward:
             z = [torch.cat([model.represent(x[at : at + BLOCK]) for at in range(0, n, BLOCK)]) for model in map(wide, self.models)]
         return z, doubled(Given(**found))
 
+    def unlike(self, votes: Votes, *, sides: RawSides | None = None) -> Unlike | None:
+        """Which sides of the comparisons lie further from the training sides than 99 % of those do; None where the folder does not say."""
+        if self.familiar is None:
+            return None
+        sides = self.sides(votes) if sides is None else sides
+        n = np.arange(len(votes))
+        first, second = (n, n + len(n)) if self.known.features else (sides.first, sides.second)
+        return unlike(self.familiar, features_of(votes, sides, self.known, self.scaling), first, second)
+
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors, config.json and explanation.json; the same models give the same bytes. InputError on a full disk."""
-        from safetensors.numpy import save
+        from cupel.records.files import write_json
 
-        from cupel.records.files import atomic_write, write_json
-
-        place, s = Path(directory), self.scaling
-        tensors = {f"scaling.{name}": np.asarray(getattr(s, name), np.float64).reshape(-1) for name in _SCALING}
-        for k, model in enumerate(self.models):
-            tensors |= {f"{k}.{name}": value.numpy() for name, value in model.state_dict().items()}
-        data = save({name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())})
-        with atomic_write(place / "model.safetensors") as temporary:
-            temporary.write_bytes(data)
-        config = {
-            "format": FORMAT, "version": VERSION, "head": self.text, "shape": asdict(self.models[0].shape), "members": len(self.models),
-            "encoder": {"name": self.encoder_name, "hash": self.encoder_hash}, "features": list(s.names), "known": asdict(self.known),
-            "info": dict(self.info),
-        }  # fmt: skip
-        write_json(place / "config.json", config)
+        place = write_folder(
+            directory, format=FORMAT, version=VERSION, scaling=self.scaling, encoder=(self.encoder_name, self.encoder_hash),
+            familiar=self.familiar, prefix="scaling.",
+            tensors={f"{k}.{name}": value.numpy() for k, model in enumerate(self.models) for name, value in model.state_dict().items()},
+            config={
+                "head": self.text, "shape": asdict(self.models[0].shape), "members": len(self.models), "known": asdict(self.known),
+                "info": dict(self.info),
+            },
+        )  # fmt: skip
         write_json(place / "explanation.json", self.explain().recorded())
         return place
 
     @classmethod
     def load(cls, directory: str | Path, *, cache: str | Path | None = None, device: str = "cpu") -> PreferenceReward:
         """The models that `save` wrote. InputError for another folder, EncoderError where their encoder is missing or has changed."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
-        place = Path(directory)
-        try:
-            config = json.loads((place / "config.json").read_text("utf-8"))
-            tensors = load_file(place / "model.safetensors")
-            if config.get("format") != FORMAT or config.get("version") != VERSION:
-                raise InputError(
-                    f"{place} holds {config.get('format')!r} version {config.get('version')!r}; this cupel reads {FORMAT} version "
-                    f"{VERSION}. Train it again."
-                )
-            of = {name: tensors[f"scaling.{name}"] for name in _SCALING}
-            scaling = Scaling(of["centre"], float(of["norm"][0]), of["mean"], of["spread"])
+        def make(folder: Folder) -> PreferenceReward:
+            config, told = folder.config, folder.config["known"]
             shape = Shape(**{**config["shape"], "names": tuple(config["shape"]["names"])})
             models = []
             for k in range(config["members"]):
                 models.append(build(config["head"], shape, 0).requires_grad_(False))
-                state = {key.partition(".")[2]: torch.from_numpy(x) for key, x in tensors.items() if key.startswith(f"{k}.")}
+                state = {key.partition(".")[2]: torch.from_numpy(x) for key, x in folder.tensors.items() if key.startswith(f"{k}.")}
                 models[-1].load_state_dict(state, strict=True)
-            told = config["known"]
             known = Known(tuple(told["people"]), tuple(told["contexts"]), told["column"], told["context_as"], tuple(told["features"]))
-            name, digest, info = config["encoder"]["name"], config["encoder"]["hash"], config["info"]
-        except InputError:
-            raise
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise InputError(f"{place} is not a preference model that cupel wrote ({said}); give a folder made by train reward") from error
-        encoder = matching_encoder(name, digest, device)
-        return cls(tuple(models), config["head"], scaling, name, digest, known, info, Path(cache) if cache else None, {"encoder": encoder})
+            return cls(tuple(models), config["head"], known=known, cache=Path(cache) if cache else None, **folder.parts)
+
+        return read_folder(
+            directory, make, format=FORMAT, version=VERSION, kind="preference model", prefix="scaling.", device=device
+        )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cupel.errors import InputError
+from cupel.learners.familiar import Familiar
 from cupel.learners.heads.crm import flip_rate, kept_by, review
 from cupel.learners.heads.data import Comparisons
 from cupel.learners.heads.fit import Fitted, Progress, check_fit, fit
@@ -107,13 +108,14 @@ def train_head(
             eta = eta or flip_rate(features, data, objective, options, progress=progress)
             treatment = review(options, float(eta["rate"]))
         found = fit(features, data, objective, treatment, options, progress=progress)
+        familiar = Familiar.of(features, data.first, data.second, votes.take(train), seed=options.seed)
     info = {**options.recorded(), "treatment": treatment.name, "encoder": loaded.name, "n_train": len(train), "n_heldout": len(test)}
     whole = (scaling, loaded.name, loaded.hash)
     model: HeadReward | PreferenceReward
     if options.head == "scalar" and not known.features:
-        model = HeadReward(found.weights, *whole, info, place, {"encoder": loaded})
+        model = HeadReward(found.weights, *whole, info, familiar, place, {"encoder": loaded})
     else:
-        model = PreferenceReward(found.models, options.model, *whole, known, info, place, {"encoder": loaded})
+        model = PreferenceReward(found.models, options.model, *whole, known, info, familiar, place, {"encoder": loaded})
     metrics = {**info, "eta": eta, "epochs_log": found.epochs, "treatment_state": _small(found), "heldout_result": None}
     if len(test):
         metrics["heldout_result"] = held_out(found, features, table.take(test), options.seed)

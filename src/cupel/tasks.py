@@ -15,6 +15,7 @@ from cupel.errors import InputError
 
 if TYPE_CHECKING:
     from cupel.evaluate.calibration import Calibration, Method
+    from cupel.evaluate.outside import Part
     from cupel.records.schema import Votes
 
 
@@ -184,6 +185,7 @@ def evaluate_file(
     With the format of a suite (docs/suites.md) also leaderboard.html and requests.parquet; a model may then be a file of scores.
     """
     from cupel.curate.review import read_reviewed
+    from cupel.evaluate.outside import outside_of
     from cupel.evaluate.paired import evaluate
     from cupel.evaluate.suites import suites
     from cupel.evaluate.trust import margins_of, save_calibrations, trust
@@ -204,9 +206,11 @@ def evaluate_file(
         if dry_run:
             return {"n": len(votes), "words": [f"{len(loaded)} models, {len(votes):,} votes. Nothing was written (--dry-run)."]}
         reviewed = read_reviewed(trusted) if trusted else None
-        margins = margins_of(dict(zip(names, loaded, strict=True)), votes)
+        named, sides = dict(zip(names, loaded, strict=True)), {}
+        margins = margins_of(named, votes, sides=sides)
         result = evaluate(*margins.values(), names=names, on=votes, reviewed=reviewed, seed=seed)
-        trusted_so_far = trust(margins, votes, method=calibrate or "temperature", flip=flip, seed=seed)
+        unlike = outside_of(named, votes, sides=sides, seed=seed)
+        trusted_so_far = trust(margins, votes, method=calibrate or "temperature", flip=flip, outside=unlike, seed=seed)
     write_json(out / "evaluation.json", result.to_json())
     write_json(out / "trust.json", trusted_so_far.to_json())
     with atomic_write(out / "trust.html") as temporary:
@@ -266,8 +270,10 @@ def score_file(
     margin is oriented to the recorded label (null without a preference); p_correct is what the model gives the recorded label: by the
     calibration that lies in its folder (docs/trust.md), else sigmoid(margin), which is as good as the margins' scale happens to be. A
     preference model scores as the row's annotator, in the row's context; scores are null where it has none for a response alone.
+    Says so where the rows are surely unlike those that a model on frozen vectors was trained on (docs/score.md).
     """
     from cupel.evaluate.calibration import Calibration
+    from cupel.evaluate.outside import outside
     from cupel.learners.reward import load_reward
     from cupel.records.files import atomic_write
     from cupel.records.stream import batches
@@ -276,34 +282,43 @@ def score_file(
     loaded, calibration = load_reward(model), Calibration.load(model)
     basis = "sigmoid of the margin, not calibrated" if calibration is None else str(calibration)
     right = known = 0
+    seen: list[Part] = []
     with reading(file, None if dry_run else out, map, format, max_bad) as votes:
         n = len(votes)
         if dry_run:
             return {"n": n, "words": [f"{n:,} votes would be scored. Nothing was written (--dry-run)."]}
         with atomic_write(out) as temporary, closing(ParquetParts(temporary)) as writer:
             for part in batches(votes):
-                table, margin = _scored(loaded, part, calibration)
+                table, margin, found = _scored(loaded, part, calibration)
+                seen += [] if found is None else [found]
                 writer.write(table)
                 right, known = right + int((margin[part.sign != 0] > 0).sum()), known + int((part.sign != 0).sum())
     agrees = right / known if known else float("nan")
+    unlike = outside(seen)
     words = [f"{n:,} votes scored; the model agrees with {100 * agrees:.1f} % of the recorded labels.", f"p_correct: {basis}."]
-    return {"n": n, "agrees": agrees, "p_correct": basis, "path": str(out), "words": [*words, f"Written: {out}."]}
+    words += [] if unlike is None else unlike.words
+    told = None if unlike is None else unlike.to_json()
+    return {
+        "n": n, "agrees": agrees, "p_correct": basis, "outside": told, "path": str(out), "words": [*words, f"Written: {out}."],
+    }  # fmt: skip
 
 
-def _scored(model: Any, votes: Votes, calibration: Calibration | None) -> tuple[Any, np.ndarray]:
-    """(the rows with their scores, the margin of the recorded label)."""
+def _scored(model: Any, votes: Votes, calibration: Calibration | None) -> tuple[Any, np.ndarray, Part | None]:
+    """(the rows with their scores, the margin of the recorded label, whether the sides are like the model's training sides)."""
     import pyarrow as pa
 
+    from cupel.evaluate.outside import Part
+
+    sides = model.sides(votes) if hasattr(model, "sides") else None  # of a model on frozen vectors: each text is encoded once
+    given = {} if sides is None else {"sides": sides}
     if hasattr(model, "matrix"):  # a preference model: who compares, and in which context, stands in the votes
-        found = model.scores(votes)
+        found = model.scores(votes, **given)
         first, second = (pa.nulls(len(votes), pa.float64()),) * 2 if found is None else map(pa.array, found)
-        margin = model.margin(votes) * votes.sign
+        margin = model.margin(votes, **given) * votes.sign
     else:
-        prompts, responses = votes.prompt_texts(), votes.response_texts()
-        at = votes.prompt.tolist()
-        one = model.score([prompts[i] for i in at], [responses[i] for i in votes.first.tolist()])
-        two = model.score([prompts[i] for i in at], [responses[i] for i in votes.second.tolist()])
+        one, two = model.side_scores(votes, sides=sides) if sides is not None else _text_scores(model, votes)
         first, second, margin = pa.array(one), pa.array(two), (one - two) * votes.sign
+    unlike = None if sides is None else model.unlike(votes, sides=sides)
     undecided = votes.sign == 0
     table = votes.source if votes.source is not None else pa.table({"id": votes.ids})
     columns = {
@@ -315,7 +330,15 @@ def _scored(model: Any, votes: Votes, calibration: Calibration | None) -> tuple[
     for name, values in columns.items():
         place = table.schema.get_field_index(name)
         table = table.append_column(name, values) if place < 0 else table.set_column(place, name, values)
-    return table, margin
+    return table, margin, None if unlike is None else Part.of(unlike, votes)
+
+
+def _text_scores(model: Any, votes: Votes) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the first and of the second side of each comparison, from their texts."""
+    prompts, responses = votes.prompt_texts(), votes.response_texts()
+    asked = [prompts[i] for i in votes.prompt.tolist()]
+    one, two = (model.score(asked, [responses[i] for i in side.tolist()]) for side in (votes.first, votes.second))
+    return one, two
 
 
 def convert_file(

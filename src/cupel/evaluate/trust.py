@@ -17,6 +17,7 @@ from cupel.errors import InputError
 from cupel.evaluate.calibration import Method, checked
 from cupel.evaluate.ceiling import Ceiling, vote_ceiling
 from cupel.evaluate.ensembles import Disagreement, Shift, disagreement, shift
+from cupel.evaluate.outside import Outside
 from cupel.evaluate.paired import Share, _margins
 from cupel.evaluate.probabilities import CalibrationReport, calibrate, mean
 from cupel.evaluate.style import FACTS, LengthReliance, StyleControl, length_reliance, style_controlled, style_facts, style_ratio
@@ -48,6 +49,7 @@ class Trust:
 
     ensemble  disagreement of the models, where there are two or more; shift: the file against the training file, where that was given
     notes     what could not be said, and why
+    outside   by model: are the file's texts like those it was trained on, as far as its folder says?
     """
 
     models: Mapping[str, ModelTrust]
@@ -55,13 +57,15 @@ class Trust:
     ensemble: Disagreement | None
     shift: Shift | None
     notes: tuple[str, ...] = field(default=())
+    outside: Mapping[str, Outside] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What `trust.json` holds."""
         return {
             "models": {name: model.to_json() for name, model in self.models.items()}, "ceiling": self.ceiling.to_json(),
             "ensemble": None if self.ensemble is None else self.ensemble.to_json(),
-            "shift": None if self.shift is None else self.shift.to_json(), "notes": list(self.notes), "words": self.words,
+            "shift": None if self.shift is None else self.shift.to_json(),
+            "outside": {name: found.to_json() for name, found in self.outside.items()}, "notes": list(self.notes), "words": self.words,
         }  # fmt: skip
 
     @property
@@ -78,6 +82,7 @@ class Trust:
                     f"Accuracy {model.accuracy} is surely above the ceiling {top:.3f}: it was trained on these votes, or the repeated "
                     "pairs are harder than the others."
                 ))  # fmt: skip
+            said += self.outside[name].words if name in self.outside else []
             out += [f"{name}: {line}" for line in said]
         out += [] if self.ensemble is None else self.ensemble.words
         out += [] if self.shift is None else self.shift.words
@@ -100,6 +105,7 @@ def trust(
     flip: float | None = None,
     truth: np.ndarray | None = None,
     train: Votes | None = None,
+    outside: Mapping[str, Outside] | None = None,
     seed: int = 0,
     draws: int = 1000,
 ) -> Trust:
@@ -109,6 +115,7 @@ def trust(
     method   of the calibration; flip: flip rate e of the votes, where it is known or estimated: then probabilities of the truth follow
     truth    clean labels [n] (+1, -1, 0 unknown): a second calibration, to the truth
     train    what the models were trained on: are the texts of this file like it? (surface facts of the responses)
+    outside  what `outside_of` says of the models' folders: the same question without the training file
     InputError where there is no model, or no vote with a preference.
 
     >>> import cupel
@@ -150,12 +157,14 @@ def trust(
     if len(checks) > 1:
         ensemble = _tried(notes, lambda: disagreement(list(checks.values()), sign, group, seed=seed, draws=min(draws, 500)))
     moved = None if train is None else _tried(notes, lambda: _shift(train, votes, seed))
-    return Trust(models, ceiling, ensemble, moved, tuple(dict.fromkeys(notes)))
+    return Trust(models, ceiling, ensemble, moved, tuple(dict.fromkeys(notes)), dict(outside or {}))
 
 
-def margins_of(models: Mapping[str, Any] | Sequence[tuple[str, Any]], votes: Votes) -> dict[str, np.ndarray]:
-    """{name: margin [n]} of reward models; what models with the same encoder read is encoded once."""
-    sides: dict[str, Any] = {}
+def margins_of(
+    models: Mapping[str, Any] | Sequence[tuple[str, Any]], votes: Votes, *, sides: dict[str, Any] | None = None
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """{name: margin [n]} of reward models; what models with the same encoder read is encoded once, and left in `sides` by its hash."""
+    sides = {} if sides is None else sides
     return {name: _margins(model, votes, sides)[0] for name, model in dict(models).items()}
 
 

@@ -186,12 +186,12 @@ def chosen_rejected(
 
 
 def answer(rationale: str, option: int) -> str:
-    """A response to train on: the rationale, then the option's letter as the behaviour.
+    """A response to train on: the rationale, if there is one, then the option's letter as the behaviour.
 
-    >>> answer("Likes westerns.", 1)
-    'Likes westerns.\\nBehavior: [B]'
+    >>> answer("Likes westerns.", 1), answer("", 0)
+    ('Likes westerns.\\nBehavior: [B]', 'Behavior: [A]')
     """
-    return f"{rationale}\nBehavior: [{LETTERS[option]}]"
+    return f"{rationale}\nBehavior: [{LETTERS[option]}]" if rationale else f"Behavior: [{LETTERS[option]}]"
 
 
 def pair_rows(

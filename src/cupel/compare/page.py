@@ -42,9 +42,10 @@ def page(found: Comparison) -> str:
     body = Markup(
         '<a class="skip" href="#main">Skip to the recommendation</a>\n<header class="top"><p class="brand">cupel '
         "<span>survival table</span></p><h1><bdi>{name}</bdi></h1></header>\n"
-        '<main id="main" tabindex="-1">\n{sections}\n</main>\n<footer>Gains are points of accuracy over tuned plain training with the same '
-        "objective. The same data, options and seeds give the same page.</footer>"
-    ).format(name=t.visible(found.name), sections=Markup("\n").join(sections))
+        '<main id="main" tabindex="-1">\n{sections}\n</main>\n'
+        "<footer>Gains are points of {measure} over tuned plain training with the same objective. "
+        "The same data, options and seeds give the same page.</footer>"
+    ).format(measure=found.about.measure, name=t.visible(found.name), sections=Markup("\n").join(sections))
     return str(Markup('<!DOCTYPE html>\n<html lang="en">\n<head>\n{}\n</head>\n<body>\n{}\n</body>\n</html>\n').format(head, body))
 
 
@@ -89,7 +90,7 @@ def _recommended(found: Comparison) -> Markup:
         )
         for c in cells
     ]  # fmt: skip
-    first, head = found.options.objectives[0], ("case", "accuracy", "gain", "95 % for all", "recovered", "recommended")
+    first, head = found.options.objectives[0], ("case", found.about.measure, "gain", "95 % for all", "recovered", "recommended")
     return Markup(
         "<p>In each seed one cell of the whole grid is recommended by the noisy validation labels alone, and plain training unless the "
         "gain there is more than the luck of the best of so many cells (a bootstrap over groups, 95 %). This is what the recommendation "
@@ -98,12 +99,11 @@ def _recommended(found: Comparison) -> Markup:
 
 
 def _method(found: Comparison) -> Markup:
-    o = found.options
+    about = found.about
     words = (
-        f"{found.n:,} decided votes in {found.groups:,} groups; {found.n_test:,} tested once or more, judged by {found.judged_by}. "
-        f"Seeds {', '.join(map(str, o.seeds))}; each tests one of {o.parts} parts of the groups, and {t.percent(o.validation, 0)} of the "
-        f"rest tune the ridge with labels as corrupt as the training labels. Intervals: 95 %, groups and seeds being chance; those for "
-        f"all cells at once by the largest deviation in a bootstrap over groups. {found.diverged} columns did not stay finite."
+        f"{found.n:,} {about.rows} in {found.groups:,} {about.groups}; {found.n_test:,} tested once or more, judged by {found.judged_by}. "
+        f"{about.method} Intervals: 95 %, {about.groups} and seeds being chance; those for all cells at once by the largest deviation in a "
+        f"bootstrap over {about.groups}. {found.diverged} columns did not stay finite."
     )
     return Markup("<p>{}</p>").format(words)
 
@@ -127,10 +127,17 @@ def _objective(found: Comparison, objective: str, cases: Sequence[str], key: str
     ]  # fmt: skip
     return Markup('<figure>{}</figure>{}<details class="data"><summary>All numbers</summary>{}</details>').format(
         picture,
-        _table("Accuracy of what stands beside", ("case", "tuned plain", "untuned plain", "clean labels", "the longer side"), bases),
+        _table(
+            f"What stands beside, {found.about.measure}",
+            ("case", "tuned plain", "untuned plain", "clean labels", found.about.beside),
+            bases,
+        ),
         _table(
             "Every cell",
-            ("treatment", "case", "accuracy", "gain", "95 % by itself", "95 % for all", "seeds won / lost", "recovered", "flip rate read"),
+            (
+                "treatment", "case", found.about.measure, "gain", "95 % by itself", "95 % for all", "seeds won / lost", "recovered",
+                "flip rate read",
+            ),
             numbers,
         ),
     )

@@ -8,10 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from cupel.compare.data import Data
 from cupel.compare.intervals import Differences, differences
 from cupel.compare.select import recommended
 from cupel.compare.spec import CompareOptions, as_json
+
+
+@dataclass(frozen=True)
+class About:
+    """What is compared: name, number of records, the group int [n] of each row that may be tested, who judges, and words.
+
+    rows, groups   what a record and a group are called; measure: what a cell reaches, in [0, 1]; beside: the baseline that looks at no
+                   content; strength: what noisy validation tunes; method: how it was measured, one sentence
+    """
+
+    name: str
+    n: int
+    group: np.ndarray
+    judged_by: str
+    rows: str = "decided votes"
+    groups: str = "groups"
+    measure: str = "accuracy"
+    beside: str = "the longer side"
+    strength: str = "ridge"
+    method: str = ""
+
 
 #: a recovered share is a ratio of noise where clean minus tuned plain is below this (accuracy)
 RECOVERABLE = 0.02
@@ -86,11 +106,9 @@ class Comparison:
     """The whole table. `cells` has a cell per objective, treatment and case, plain training included (gain 0); `recommendations` one
     per objective and case, and per case one over the whole grid (objective "any", against plain training with the first objective)."""
 
-    name: str
-    n: int
+    about: About = field(repr=False)
     n_test: int
     groups: int
-    judged_by: str
     options: CompareOptions
     cells: tuple[Cell, ...]
     recommendations: tuple[Cell, ...]
@@ -98,6 +116,21 @@ class Comparison:
     refused: tuple[Mapping[str, str], ...]
     diverged: int
     hits: Hits = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Of the data."""
+        return self.about.name
+
+    @property
+    def n(self) -> int:
+        """Number of records."""
+        return self.about.n
+
+    @property
+    def judged_by(self) -> str:
+        """Who says what is right on test rows."""
+        return self.about.judged_by
 
     def cell(self, objective: str, treatment: str, case: str) -> Cell:
         """The cell of that name. KeyError where the pair was refused or never asked for."""
@@ -117,6 +150,7 @@ class Comparison:
         """What `compare.json` holds."""
         return {
             "name": self.name, "n": self.n, "n_test": self.n_test, "groups": self.groups, "judged_by": self.judged_by,
+            "measure": self.about.measure, "beside": self.about.beside,
             "options": self.options.recorded(), "cases": [as_json(case) for case in self.options.cases],
             "cells": [cell.to_json() for cell in self.cells],
             "recommendations": [cell.to_json() for cell in self.recommendations],
@@ -128,14 +162,14 @@ class Comparison:
         """What the screen says: per case the baselines, the recommendation, and the cells that are better or worse than plain for sure."""
         first = self.options.objectives[0]
         out = [
-            f"{self.n:,} decided votes in {self.groups:,} groups, {self.n_test:,} of them tested by {self.judged_by}; "
-            f"{len(self.options.seeds)} seeds. Differences in points against tuned plain training."
+            f"{self.n:,} {self.about.rows} in {self.groups:,} {self.about.groups}, {self.n_test:,} of them tested by {self.judged_by}; "
+            f"{len(self.options.seeds)} seeds. Differences in points of {self.about.measure} against tuned plain training."
         ]
         for case in (case.label for case in self.options.cases):
             base = self.baseline(first, case)
             out.append(
-                f"{case}: tuned plain {base.tuned_plain:.3f}, untuned {base.untuned_plain:.3f}, clean labels {base.clean:.3f}, the longer "
-                f"side {base.length_only:.3f}."
+                f"{case}: tuned plain {base.tuned_plain:.3f}, untuned {base.untuned_plain:.3f}, clean labels {base.clean:.3f}, "
+                f"{self.about.beside} {base.length_only:.3f}."
             )
             pick = next(c for c in self.recommendations if c.objective == "any" and c.case == case)
             chosen = ", ".join(f"{name} {count}x" for name, count in (pick.chosen or {}).items())
@@ -161,23 +195,25 @@ def points(cell: Cell) -> str:
 
 
 def assemble(
-    data: Data, options: CompareOptions, blocks: Mapping[tuple[int, str], Mapping[str, np.ndarray]], refused: Sequence[Mapping[str, str]]
+    about: About, options: CompareOptions, blocks: Mapping[tuple[int, str], Mapping[str, np.ndarray]], refused: Sequence[Mapping[str, str]]
 ) -> Comparison:
-    """The table from its blocks."""
+    """The table from its blocks: of each seed and objective the arrays hits [T, J, n] (codes 0, 1, 2 and REFUSED, or floats in [0, 1] and
+    NaN), untuned [J, n], clean and beside [n], losses [T, J, m], ridge and flip_rate [T, J], planted [J], test [n] and validation [m]
+    (rows of `about.group`), and the number of `diverged` runs."""
     seeds, objectives, treatments = options.seeds, options.objectives, options.treatments
     cases = [case.label for case in options.cases]
     tests = [blocks[seed, objectives[0]]["test"] for seed in seeds]
     rows, seed_of = np.concatenate(tests), np.repeat(np.arange(len(seeds)), [len(t) for t in tests])
-    group = data.group[rows]
+    group = about.group[rows]
 
     def hits(objective: str, name: str) -> np.ndarray:
         """Hits in [0, 1] of all seeds side by side; NaN where the pair was refused."""
         found = np.concatenate([blocks[seed, objective][name] for seed in seeds], axis=-1)
-        return np.where(found == REFUSED, np.nan, found / 2.0)
+        return np.where(found == REFUSED, np.nan, found / 2.0) if found.dtype == np.uint8 else found.astype(np.float64)
 
     table = {objective: hits(objective, "hits") for objective in objectives}  # [T, J, N] each
-    length = 0.5 + 0.5 * np.sign((data.sides.length[data.sides.first] - data.sides.length[data.sides.second]) * data.reference)[rows]
-    picks, chosen = _recommendations(data, options, blocks, table, [len(t) for t in tests])
+    beside = np.concatenate([blocks[seed, objectives[0]]["beside"] for seed in seeds])
+    picks, chosen = _recommendations(about.group, options, blocks, table, [len(t) for t in tests])
     keys, values, kept = [], [], {}
     for objective in objectives:
         for t, treatment in enumerate(treatments):
@@ -210,15 +246,14 @@ def assemble(
     baselines = [
         Baseline(
             objective, case, float(table[objective][0, j].mean()), float(hits(objective, "untuned")[j].mean()), clean[objective],
-            float(length.mean()), float(np.mean([blocks[seed, objective]["planted"][j] for seed in seeds])),
+            float(beside.mean()), float(np.mean([blocks[seed, objective]["planted"][j] for seed in seeds])),
         )
         for objective in objectives
         for j, case in enumerate(cases)
     ]
     return Comparison(
-        data.name, len(data.votes), len(np.unique(rows)), len(np.unique(data.group)),
-        "the recorded labels before anything was planted" if data.truth is None else "the truth that the data has", options, tuple(cells),
-        tuple(recommendations), tuple(baselines), tuple(dict(r) for r in refused),
+        about, len(np.unique(rows)), len(np.unique(about.group)), options, tuple(cells), tuple(recommendations),
+        tuple(baselines), tuple(dict(r) for r in refused),
         int(sum(int(block["diverged"].sum()) for block in blocks.values())), Hits(kept, group, seed_of),
     )  # fmt: skip
 
@@ -237,7 +272,7 @@ def _facts(blocks: Mapping, seeds: Sequence[int], objective: str, t: int, j: int
 
 
 def _recommendations(
-    data: Data, options: CompareOptions, blocks: Mapping, table: Mapping[str, np.ndarray], sizes: Sequence[int]
+    group: np.ndarray, options: CompareOptions, blocks: Mapping, table: Mapping[str, np.ndarray], sizes: Sequence[int]
 ) -> tuple[dict[tuple[str, str], np.ndarray], dict[tuple[str, str], dict[str, int]]]:
     """Hits [N] of what noisy validation recommended in each seed, and how often each treatment was, by (objective or "any", case)."""
     ends = np.cumsum([0, *sizes])
@@ -250,7 +285,7 @@ def _recommendations(
             for s, seed in enumerate(options.seeds):
                 losses = np.concatenate([blocks[seed, o]["losses"][:, j] for o in objectives]).astype(np.float64)
                 known = np.flatnonzero(~np.isnan(losses[:, 0]))
-                best = int(known[recommended(losses[known], data.group[blocks[seed, objectives[0]]["validation"]])])
+                best = int(known[recommended(losses[known], group[blocks[seed, objectives[0]]["validation"]])])
                 objective, t = objectives[best // len(options.treatments)], best % len(options.treatments)
                 parts.append(table[objective][t, j, ends[s] : ends[s + 1]])
                 label = options.treatments[t] if name != "any" else f"{objective} + {options.treatments[t]}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from cupel.compare import data as d
 from cupel.compare.corruptions import KINDS, difficulties, plant
-from cupel.compare.result import REFUSED, Comparison, assemble
+from cupel.compare.result import REFUSED, About, Comparison, assemble
 from cupel.compare.select import noisy_losses, row_losses, tuned
 from cupel.compare.spec import CLEAN, CompareOptions, check, need_torch, objective_of, treatment_of
 from cupel.errors import InputError
@@ -51,7 +51,17 @@ def compare(
             blocks[seed, objective] = stages.run("compare-block", parts, work, ARRAYS)
             if progress:
                 progress("compare", len(blocks), total)
-    return assemble(data, options, blocks, refused)
+    return assemble(_about(data, options), options, blocks, refused)
+
+
+def _about(data: d.Data, options: CompareOptions) -> About:
+    """The data in words."""
+    judged = "the recorded labels before anything was planted" if data.truth is None else "the truth that the data has"
+    method = (
+        f"Seeds {', '.join(map(str, options.seeds))}; each tests one of {options.parts} parts of the groups, and "
+        f"{100 * options.validation:g} % of the rest tune the ridge with labels as corrupt as the training labels."
+    )
+    return About(data.name, len(data.votes), data.group, judged, method=method)
 
 
 class _Seed:
@@ -84,6 +94,11 @@ class _Seed:
         up = np.stack([p.sign[rows] > 0 for p in self.planted])
         return np.where(up, first, second), np.where(up, second, first)
 
+    def _longer(self, rows: np.ndarray) -> np.ndarray:
+        """Whether the longer side is the better one of each row, in {0, 1/2, 1}."""
+        sides = self.data.sides
+        return 0.5 + 0.5 * np.sign((sides.length[sides.first] - sides.length[sides.second]) * self.data.reference)[rows]
+
     def block(self, objective_text: str, refused: set[str]) -> dict[str, np.ndarray]:
         """Hits on test rows (0 wrong, 1 undecided, 2 right), noisy validation losses, ridges and flip rates of one objective."""
         from cupel.compare.heads import crossfits, margins, train
@@ -98,7 +113,7 @@ class _Seed:
             "losses": np.full((len(treatments), cases, len(validation)), np.nan, dtype=np.float32),
             "ridge": np.full((len(treatments), cases), np.nan), "flip_rate": np.full((len(treatments), cases), np.nan),
             "diverged": np.zeros(len(treatments), dtype=np.int64), "test": test, "validation": validation,
-            "planted": np.array([p.share for p in self.planted[:-1]]),
+            "planted": np.array([p.share for p in self.planted[:-1]]), "beside": self._longer(test),
         }  # fmt: skip
         for t, text in enumerate(treatments):
             if text in refused:

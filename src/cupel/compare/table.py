@@ -9,16 +9,16 @@ def markdown(found: Comparison) -> str:
     """One table per objective: treatments down, cases across, gain over tuned plain in points; baselines and recommendations with it."""
     out = [f"# Survival table: {_safe(found.name)}", ""]
     out += [
-        f"{found.n:,} decided votes in {found.groups:,} groups; {found.n_test:,} tested by {found.judged_by}; seeds "
-        f"{', '.join(map(str, found.options.seeds))}. Cells: points over tuned plain training with the same objective; "
-        "**bold** where the interval that holds for all cells at once excludes 0.",
+        f"{found.n:,} {found.about.rows} in {found.groups:,} {found.about.groups}; {found.n_test:,} tested by {found.judged_by}; seeds "
+        f"{', '.join(map(str, found.options.seeds))}. Cells: points of {found.about.measure} over tuned plain training with the same "
+        "objective; **bold** where the interval that holds for all cells at once excludes 0.",
         "",
     ]
     cases = [case.label for case in found.options.cases]
     for objective in found.options.objectives:
         out += ["## " + _safe(objective), "", _row(["", *cases]), _row(["---"] * (1 + len(cases)))]
         for name in ("tuned_plain", "untuned_plain", "clean", "length_only"):
-            words = {"length_only": "the longer side"}.get(name, name.replace("_", " "))
+            words = {"length_only": found.about.beside}.get(name, name.replace("_", " "))
             out.append(_row([words, *[f"{getattr(found.baseline(objective, case), name):.3f}" for case in cases]]))
         for treatment in found.options.treatments[1:]:
             cells = [_find(found, objective, treatment, case) for case in cases]

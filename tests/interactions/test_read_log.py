@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,7 @@ EVENTS = [("1", "10", 4.0, 100), ("2", "9", 3.5, 50), ("1", "9", 5.0, 90)]
 TEXTS = ("Nine (1990). Genres: Drama.", "Ten: The Film (1991). Genres: Comedy, Drama. Tags: dry, fun.")
 
 
-def rows_of(log: Log) -> list[tuple[str, str, float, int]]:
+def rows_of(log: Log) -> list[tuple[Any, ...]]:
     value = np.asarray(log.value).tolist() if log.value is not None else [None] * len(log)
     time = np.asarray(log.time).tolist() if log.time is not None else [None] * len(log)
     return list(zip(log.users[log.user].tolist(), log.items[log.item].tolist(), value, time, strict=True))
@@ -64,8 +66,7 @@ def parquet(at: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", [hundred_k, colons, folder, parquet])
-def test_movielens_in_every_layout(layout: object, tmp_path: Path) -> None:
-    assert callable(layout)
+def test_movielens_in_every_layout(layout: Callable[[Path], Path], tmp_path: Path) -> None:
     log = read_log(layout(tmp_path))
     assert log.notes[0].startswith("Read as movielens: there is ")
     assert rows_of(log) == EVENTS

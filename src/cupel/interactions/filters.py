@@ -25,15 +25,14 @@ def deduplicated(log: Log, keep: Keep = "first") -> Log:
     if keep not in ("first", "last", "max"):
         raise InputError(f'of events of one pair the "first", the "last" or that of "max" value is kept, not {keep!r}')
     time = np.zeros(len(log), np.int64) if log.time is None else log.time
-    order = np.arange(len(log))
     if keep == "max":
         if log.value is None:
             raise InputError('events have no value: keep the "first" or the "last" of each pair')
-        turn = np.lexsort((order, time, -log.value, log.pairs()))
+        turn = np.lexsort((time, -log.value, log.pairs()))  # stable: ties as the file has them
     elif keep == "first":
-        turn = np.lexsort((order, time, log.pairs()))
+        turn = np.lexsort((time, log.pairs()))
     else:
-        turn = np.lexsort((-order, -time, log.pairs()))
+        turn = np.lexsort((-np.arange(len(log)), -time, log.pairs()))
     pairs = log.pairs()[turn]
     first = np.ones(len(log), dtype=bool)
     first[1:] = pairs[1:] != pairs[:-1]

@@ -191,7 +191,7 @@ def _refuse_propensities(propensity: np.ndarray, unread: np.ndarray, what: str, 
         raise RecordError(
             f"{what}: {int(bad.sum()):,} of {len(bad):,} propensities are not in (0, 1] (first: {_where(bad, raw)}, {shown}). A row "
             "that could not be seen cannot be corrected for: mend them, or leave the column out: "
-            "map={'propensity': ''} (--map propensity=)"
+            "map={'propensity': ''}"
         )
 
 

@@ -9,6 +9,8 @@ import typer
 
 from cupel.cli import common as c
 
+KindOption = Annotated[str | None, typer.Option("--kind", help="interactions or votes; detected where not given.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -16,8 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    file: Annotated[str, typer.Argument(help="A file or folder of preferences; - reads standard input.")],
+    file: Annotated[str, typer.Argument(help="A file or folder of preferences, or a log of interactions; - reads standard input.")],
     out: c.OutOption = Path("out"),
+    kind: KindOption = None,
     map_: c.MapOption = None,
     format_: c.FormatOption = None,
     max_bad: c.MaxBadOption = 0.01,
@@ -50,6 +53,13 @@ def audit(
         allow_download=allow_download, only=tuple(only) if only else None, against=tuple(map(str, against)) if against else None,
         trusted=str(trusted) if trusted else None, sample=sample, context=context, redact=redact, seed=seed, force=force,
     )  # fmt: skip
+    from cupel.audit.interactions.files import is_log
+
+    if is_log(file, kind, options.map):
+        from cupel.cli.audit_log import audit_interactions
+
+        audit_interactions(console, file, out, options, kind=kind, dry_run=dry_run, fail_on=fail_on)
+        return
     if dry_run:
         dry_run_screen(console, file, options)
         return

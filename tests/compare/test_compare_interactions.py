@@ -98,3 +98,17 @@ def test_peer_review_is_refused_with_its_reason() -> None:
 
     refused = check(replace(QUICK, treatments=("identity", "peer_review:drop=0.2")))
     assert "trained alone" in refused[0]["reason"]
+
+
+def test_the_command_tells_a_log_from_comparisons(likes: Log, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from cupel.cli import app
+
+    write_log(likes, tmp_path / "likes.parquet")
+    words = ["compare", str(tmp_path / "likes.parquet"), "--out", str(tmp_path / "out"), "--dry-run", "--treatment", "missed:rate=0.5"]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    assert "500 events, 60 cells" in found.stderr
+    refused = CliRunner().invoke(app, [*words, "--kind", "votes", "--core", "5"])
+    assert "belongs to a log of interactions" in str(refused.exception)

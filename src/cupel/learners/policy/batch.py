@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cupel.learners.policy.lists import ListIndex
 from cupel.learners.policy.names import Names
 from cupel.learners.policy.tokens import Rows, Tokens
 from cupel.noise.types import DataSpec, Target, Terms
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     Records come in the order: pairs, then single responses. record, annotator, group int64 [B]; target float64 [B].
     mismatch: each prompt with a response to another one; mismatch_index int64 [B] which of them belongs to a record.
     rating: float64 [B, 2] of the first and the second side, NaN where there is none.
+    lists: the responses of records that are lists; there are no pairs and none alone then.
     """
 
     groups: Groups
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
     mismatch: Groups | None
     mismatch_index: Tensor
     rating: Tensor
+    lists: ListIndex | None = None
 
     def terms(self, keep: Tensor, flip: Tensor, place: Place) -> Terms:
         """Terms of these comparisons."""
@@ -91,7 +94,7 @@ class Data:
             source.append(np.full(len(rows), n, np.int32))
             local.append(np.arange(len(rows), dtype=np.int32))
             prompt.append((tokens.response_prompt[rows.first] + first_prompt).astype(np.int32))
-            cost.append((length[rows.first] + np.where(rows.second < 0, 0, length[np.maximum(rows.second, 0)])).astype(np.int32))
+            cost.append(rows.cost(length).astype(np.int32))
             prompt_cost.append(tokens.prompt_lengths.astype(np.int32))
             where = np.array([*(place[name] for name in rows.annotators), -1], np.int32)
             annotator.append(where[rows.annotator])
@@ -118,6 +121,7 @@ class Data:
         prompts: dict[int, int] = {}
         responses: dict[tuple[int, int], int] = {}
         pairs, alone, texts, marks, held = [], [], [], [], []
+        lists: list[tuple[list[int], np.ndarray, np.ndarray]] = []
         p, w, home, rating = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), np.int64), np.full((len(at), 2), np.nan)
         strangers: list[np.ndarray] = []
         for n, row in enumerate(at.tolist()):
@@ -130,7 +134,9 @@ class Data:
                 held.append(tokens.held(own) if self.inputs else "")
                 if self.partner and (other := int(self.partner[source][own])) >= 0:
                     strangers.append(tokens.response(other)[: max(int(tokens.meta["max_length"]) - len(texts[-1]), 1)])
-            sides = [int(rows.first[local]), int(rows.second[local])]
+            of = rows.lists
+            members = slice(0) if of is None else of.of(local)
+            sides = [int(rows.first[local]), int(rows.second[local])] if of is None else of.response[members].tolist()
             found = []
             for side in sides:
                 if side >= 0:
@@ -138,7 +144,10 @@ class Data:
                         responses[source, side] = len(marks)
                         marks.append((g, tokens.response(side), tokens.marks(side)))
                     found.append(responses[source, side])
-            (pairs if len(found) == 2 else alone).append(found)
+            if of is None:
+                (pairs if len(found) == 2 else alone).append(found)
+            else:
+                lists.append((found, of.relevance[members], of.proposal[members]))
             home[n], p[n], w[n] = g, rows.p[local], rows.w[local] if counts else 0.0
             if rows.rating is not None:
                 rating[n] = rows.rating[local]
@@ -154,7 +163,7 @@ class Data:
             groups, torch.tensor([a for (a,) in alone], dtype=torch.int64), torch.from_numpy(at.astype(np.int64)),
             torch.from_numpy(self.annotator[at].astype(np.int64)), torch.from_numpy(self.group[at].astype(np.int64)),
             Target(torch.from_numpy(p), torch.from_numpy(w)), _mismatch(texts, strangers, further), torch.from_numpy(home),
-            torch.from_numpy(rating),
+            torch.from_numpy(rating), _list_index(lists) if lists else None,
         )  # fmt: skip
 
     def _single(self, at: np.ndarray) -> np.ndarray:
@@ -182,6 +191,17 @@ def _mismatch(prompts: list[np.ndarray], strangers: list[np.ndarray], further: F
     lengths = tuple(len(ids) for ids in strangers)
     own = tuple(len(ids) for ids in prompts)
     return Groups(_flat(prompts), _flat(strangers), own, lengths, tuple(range(len(prompts))), none, none, further)
+
+
+def _list_index(lists: list[tuple[list[int], np.ndarray, np.ndarray]]) -> ListIndex:
+    """Lists of responses, each with relevance and proposal, filled up to the longest."""
+    most = max(len(index) for index, _, _ in lists)
+    index, mask = np.zeros((len(lists), most), np.int64), np.zeros((len(lists), most), bool)
+    relevance, proposal = np.zeros((len(lists), most)), np.zeros((len(lists), most))
+    for n, (own, graded, drawn) in enumerate(lists):
+        size = len(own)
+        index[n, :size], mask[n, :size], relevance[n, :size], proposal[n, :size] = own, True, graded, drawn
+    return ListIndex(*(torch.from_numpy(x) for x in (index, mask, relevance, proposal)))
 
 
 def _flat(lists: list[np.ndarray]) -> Tensor:

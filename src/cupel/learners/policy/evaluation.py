@@ -147,6 +147,8 @@ def flip_rate(evidence: np.ndarray, weights: np.ndarray | None = None) -> dict[s
     >>> flip_rate(np.zeros(10))["rate"] is None
     True
     """
+    if len(evidence) < 2:
+        return {"rate": None, "why": "there are no labels to speak of", "basis": "held-out"}
     try:
         fit = estimate_flip_rate(evidence, weights=weights)
     except NotIdentifiableError as error:

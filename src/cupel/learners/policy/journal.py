@@ -60,6 +60,8 @@ class Journal:
         }  # fmt: skip
         if s["n_pairs"]:
             line |= {"margin": s["margin"] / s["n_pairs"], "accuracy": s["right"] / s["n_pairs"]}
+        if s["effective"]:
+            line["effective_size"] = s["effective"] / n
         for side in ("first", "second"):
             if s[f"n_{side}"]:
                 line[f"tokens_{side}"] = s[f"tokens_{side}"] / s[f"n_{side}"]
@@ -106,19 +108,26 @@ def words(metrics: Mapping[str, Any], out: Path) -> list[str]:
     if said:
         found.append("Comparisons: " + ", ".join(said) + ".")
     for name, values in metrics["evaluation"].items():
-        rate = values["flip_rate"]
-        flips = ""
-        if rate["rate"] is not None:
-            flips = f"; wrong labels {100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-        found.append(
-            f"{name}: ranked as labelled {100 * values['accuracy']:.1f} % [{100 * values['accuracy_low']:.1f}, "
-            f"{100 * values['accuracy_high']:.1f}] of {values['n_decided']:,}{flips}."
-        )
+        found.append(_ranked(name, values))
         if written := values.get("generations"):
             found.append(_written(name, written))
     if metrics["ended"]:
         found.append(f"Ended early: {metrics['ended']}.")
     return [*found, f"Written: {out / 'model'}, metrics.json, records.parquet, log.jsonl."]
+
+
+def _ranked(name: str, values: Mapping[str, Any]) -> str:
+    """What an evaluation says of labels; of records without any, the loss."""
+    if not values["n_decided"]:
+        return f"{name}: loss {values['loss']:.4f} over {values['n']:,} records without a label."
+    rate = values["flip_rate"]
+    flips = ""
+    if rate["rate"] is not None:
+        flips = f"; wrong labels {100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    return (
+        f"{name}: ranked as labelled {100 * values['accuracy']:.1f} % [{100 * values['accuracy_low']:.1f}, "
+        f"{100 * values['accuracy_high']:.1f}] of {values['n_decided']:,}{flips}."
+    )
 
 
 def _written(name: str, of: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from cupel.errors import InputError
 from cupel.learners.policy.batch import Data
 from cupel.learners.policy.images import Images
+from cupel.learners.policy.list_rows import COLUMNS, as_lists
+from cupel.learners.policy.lists import is_list, list_objective
 from cupel.learners.policy.model import check_vocabulary, load_config, load_processor, load_tokenizer
 from cupel.learners.policy.options import PolicyOptions
 from cupel.learners.policy.outcomes import suited
@@ -62,9 +64,21 @@ def parsed(options: PolicyOptions) -> tuple[Any, Any]:
 
     text = "sft" if options.kind == "sft" else options.objective
     try:
+        if options.kind == "policy" and is_list(text):
+            return _list_objective(options), parse(options.treatment)
         return parse_objective(text), parse(options.treatment)
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
+
+
+def _list_objective(options: PolicyOptions) -> Any:
+    """An objective of lists in the form of the loop; InputError for what lists have not."""
+    for name, given in (("unpaired", options.unpaired), ("peer", options.peer)):
+        if given:
+            raise InputError(f"{options.objective} reads lists of responses, for which there is no {name}: leave it out")
+    if (options.best or "").endswith("/accuracy"):
+        raise InputError(f"best={options.best}: lists have no label to be ranked by. Choose by their loss, e.g. best=heldout/loss")
+    return list_objective(options.objective, stated=options.reference == "none")
 
 
 def prepare(options: PolicyOptions, out: Path, *, mismatch: bool, progress: Progress | None = None) -> Prepared:
@@ -83,6 +97,7 @@ def _prepare(options: PolicyOptions, out: Path, spools: Path, mismatch: bool, pr
     from cupel.learners.policy.reading import read_source
 
     objective = parsed(options)[0]
+    listwise = options.kind == "policy" and is_list(options.objective)
     config = load_config(options)
     images = Images(out / ".images") if is_vision(config) else None
     template = template_of(options, config, images)
@@ -97,7 +112,7 @@ def _prepare(options: PolicyOptions, out: Path, spools: Path, mismatch: bool, pr
         key = hashlib.sha256(f"{votes_digest(votes)}\n{template.digest}\n{_lengths(options)}".encode()).hexdigest()[:32]
         digest.update(key.encode())
         tokens, rows = tokenise(votes, template, options, out / ".tokens" / key, name=name, progress=stage(progress, "tokenise"))
-        return tokens, suited(rows, objective)
+        return tokens, as_lists(votes, rows, name) if listwise else suited(rows, objective)
 
     several = len(options.data) > 1
     for n, source in enumerate(options.data):
@@ -153,6 +168,8 @@ def votes_digest(votes: Any) -> str:
             digest.update(np.diff(offsets).tobytes())
             digest.update(memoryview(data)[offsets[0] : offsets[-1]])
     digest.update("\0".join(votes.annotators).encode("utf-8", "surrogatepass"))
+    for name in COLUMNS[:3] if votes.source_format == "lists" else ():
+        digest.update(np.ascontiguousarray(votes.source[name].to_numpy()).tobytes())
     if (ratings := side_ratings(votes)) is not None:
         digest.update(b"ratings\n" + np.ascontiguousarray(ratings).tobytes())
     return digest.hexdigest()
@@ -202,6 +219,8 @@ class ReferenceRows:
             named = np.zeros(len(tokens.response_ends), bool)
             named[rows.first] = True
             named[rows.second[rows.second >= 0]] = True
+            if rows.lists is not None:
+                named[rows.lists.response] = True
             self.used.append(np.flatnonzero(named))
             prompts = np.unique(tokens.response_prompt[self.used[-1]]) if data.partner else np.zeros(0, np.int64)
             self.strangers.append(prompts[data.partner[n][prompts] >= 0] if data.partner else prompts)

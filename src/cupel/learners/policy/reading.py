@@ -10,6 +10,8 @@ import numpy as np
 
 from cupel.errors import RecordError
 from cupel.learners.policy.images import COLUMNS, Images, rows_with_images
+from cupel.learners.policy.list_rows import read_lists
+from cupel.learners.policy.lists import is_list
 from cupel.learners.policy.options import PolicyOptions, Source
 from cupel.records.ratings import rating_columns
 from cupel.records.reading import read
@@ -32,12 +34,15 @@ _READ = ("tools",)
 def read_source(
     source: Source, options: PolicyOptions, *, heldout: float, images: Images | None = None, spool: Path | None = None
 ) -> Votes:
-    """The comparisons of a data set; with `unpaired`, rows of single responses as they are. Raises RecordError as `cupel.read`.
+    """The comparisons of a data set; with `unpaired`, rows of single responses as they are; under an objective
+    of lists, rows of lists (`list_rows`; their prompts hold no images). Raises RecordError as `cupel.read`.
 
     A train.parquet of `cupel curate` keeps its p and w; its held-out rows were taken out before, so nothing more is held out where the
     file says so itself. With `images`, prompts name the images of their rows by hash. Files above 4 MiB are read in batches into `spool`
     (None: where temporary files go): the same votes.
     """
+    if options.kind == "policy" and is_list(options.objective):
+        return read_lists(source, options, heldout)
     rows = rows_with_images(source.file, images, source.map) if images is not None else None
     if options.unpaired and source.format in (None, "kto"):
         return _unpaired(source, options, heldout, rows)

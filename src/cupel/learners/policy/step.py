@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cupel.errors import InputError
 from cupel.learners.policy.batch import Batch, Place
+from cupel.learners.policy.lists import effective, listed
 from cupel.learners.policy.peer import Peer, check_peer
 from cupel.learners.policy.ranks import Ranks
 from cupel.noise.loss import check, terms_of, weigh
@@ -145,6 +146,8 @@ class Stepper:
                 rating = batch.rating[:pairs].to(sides[0].score if sides[0].logp is None else sides[0].logp)
                 sides = (replace(sides[0], rating=rating[:, 0]), replace(sides[1], rating=rating[:, 1]))
             found.append(sides if other is None else tuple(replace(side, mismatch_log_ratio=other[:pairs]) for side in sides))
+        if batch.lists is not None:
+            found.append((listed(scores, reference, batch.lists), Side()))
         if len(batch.alone):
             side = scores.side(batch.alone.to(self.ranks.device), reference)
             found.append((side if other is None else replace(side, mismatch_log_ratio=other[pairs:]), Side()))
@@ -304,6 +307,10 @@ class Stepper:
                     if side.reference_logp is not None:
                         found |= {f"moved_{name}": side.logp - side.reference_logp, f"n_moved_{name}": torch.ones(len(side))}
                 _add(out, {key: float(value.detach().double().sum()) for key, value in found.items()})
+            with torch.no_grad():
+                size = effective(first, self.objective.name)
+            if size is not None:
+                _add(out, {"effective": float(size.double().sum())})
             if self.objective.saturated is not None:
                 with torch.no_grad():
                     _add(out, {"saturated": float(self.objective.saturated(first, second, context).sum())})
@@ -323,7 +330,8 @@ class Stepper:
         order = torch.argsort(self.ranks.gather(records), stable=True)
         target = Target(whole([x.p for x in used])[order], whole([x.w for x in used])[order])
         kinds = ("logp", "tokens", "n", "n_logp", "moved", "n_moved")
-        names = [*(f"{kind}_{side}" for kind in kinds for side in ("first", "second")), "margin", "right", "n_pairs", "p", "w", "saturated"]
+        names = [f"{kind}_{side}" for kind in kinds for side in ("first", "second")]
+        names += ["margin", "right", "n_pairs", "p", "w", "saturated", "effective"]
         totals = {name: self.ranks.total(sums.get(name, 0.0)) for name in names}
         loss = self.ranks.total(local)
         return StepResult(loss, n, terms, target, whole(margins)[order], math.isfinite(loss), totals, context)

@@ -46,6 +46,23 @@ _ARRAYS: dict[str, tuple[str, Any]] = {
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Responses of n lists, one list after the other: ends int64 [n] where each ends, response int32 [m], and of each response
+
+    relevance, proposal   float64 [m] what the data say of it; its log-probability under the model it was drawn from, NaN where not stated
+    """
+
+    ends: np.ndarray
+    response: np.ndarray
+    relevance: np.ndarray
+    proposal: np.ndarray
+
+    def of(self, index: int) -> slice:
+        """Where the responses of a list are."""
+        return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
+
+
+@dataclass(frozen=True)
 class Rows:
     """Comparisons of a data set as the learner sees them, the preferred side first.
 
@@ -55,6 +72,7 @@ class Rows:
     ids            names of the comparisons;  outcome int8 [rows of the file], `OUTCOMES`; lost int32, tokens that were cut off
     source_row     int32 [n] row of the votes that each comparison is;  strength float32 [n] of the preference, NaN where nobody said
     rating         float32 [n, 2] of the first and the second response, NaN where nobody rated; None where the data set has no ratings
+    lists          the responses of records that are lists, whose `first` is the first of them; None where records are comparisons
     """
 
     first: np.ndarray
@@ -71,9 +89,17 @@ class Rows:
     source_row: np.ndarray
     strength: np.ndarray
     rating: np.ndarray | None = None
+    lists: Lists | None = None
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def cost(self, length: np.ndarray) -> np.ndarray:
+        """Tokens of the responses of each record; length: those of each response."""
+        if self.lists is not None:
+            total = np.cumsum(length[self.lists.response])[self.lists.ends - 1]
+            return np.diff(total, prepend=0)
+        return length[self.first] + np.where(self.second < 0, 0, length[np.maximum(self.second, 0)])
 
     def counts(self) -> dict[str, int]:
         """Number of comparisons of each outcome."""

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cupel.noise.fixed import identity, soft_labels
 from cupel.noise.missed import missed
 from cupel.noise.propensity import popularity, propensity, propensity_weights
 from cupel.noise.types import DataSpec, Target, bare_terms
@@ -59,6 +60,14 @@ def test_naive_and_limits():
     assert abs(expected - 0.880805270) < 6e-10
     clicks = double([1.0, 0.0, 1.0])
     assert risk(propensity(by_record(THETA), clip=1.0), clicks, x) == risk(naive, clicks, x)
+
+
+def test_oracle_labels_and_no_clip():
+    """Card 32, oracle 2: gamma in place of Y / theta is the ideal loss; exposure 1 everywhere is plain training, bit for bit."""
+    x = double(X)
+    assert abs(risk(soft_labels(by_record(GAMMA)), double([1.0, 0.0, 1.0]), x) - 0.828138603) < 6e-10
+    for outcome in itertools.product((0.0, 1.0), repeat=3):
+        assert risk(propensity(1.0), double(outcome), x) == risk(identity(), double(outcome), x)
 
 
 def test_one_click():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cupel.errors import RecordError
 from cupel.evaluate.suites import read_suite
-from cupel.evaluate.suites.items import score_requests
+from cupel.evaluate.suites.items import request_key, score_requests
 from cupel.evaluate.suites.rewardbench1 import PRIOR, SECTIONS
 from cupel.evaluate.suites.scores import evaluate_suite
+from cupel.records.text import canonical, render
 
 
 class ByText:
@@ -70,13 +72,47 @@ def test_equal_scores_are_wrong():
     assert number(evaluate_suite("rewardbench1", rows, {"m": ByText()}, draws=20)[0], "hep-go") == 0
 
 
-def test_chat_lists_become_the_text_that_models_read():
+class Heard:
+    """A model that keeps what it was asked; with a template it reads chat lists."""
+
+    def __init__(self, template):
+        self.template, self.asked = SimpleNamespace(text=template), []
+
+    def score(self, prompts, responses):
+        self.asked += prompts
+        return np.arange(len(responses), dtype=float)
+
+
+def test_chat_lists_reach_templates_as_messages_and_other_models_as_text():
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Why?"}]
     rows = [
         {"prompt": "plain", "chosen": "c1", "rejected": "w0", "subset": "shp"},
         {"prompt": chat, "chosen": "c1", "rejected": "w0", "subset": "shp"},
     ]
-    assert [item.prompt for item in read_suite("rewardbench1", rows)] == ["plain", "user: Hi\n\nassistant: Yes?\n\nuser: Why?"]
+    said, plain = (
+        '[{"role":"user","content":"Hi"},{"role":"assistant","content":"Yes?"},{"role":"user","content":"Why?"}]',
+        render(canonical(chat)),
+    )
+    assert plain == "user: Hi\n\nassistant: Yes?\n\nuser: Why?"
+    items = read_suite("rewardbench1", rows)
+    assert [item.prompt for item in items] == ["plain", said]
+    reads_chat, reads_text, bare = Heard("{{ messages }}"), Heard(None), ByText()
+    evaluate_suite("rewardbench1", rows, {"chat": reads_chat, "text": reads_text, "bare": bare}, draws=20)
+    assert reads_chat.asked == ["plain", "plain", said, said]
+    assert reads_text.asked == ["plain", "plain", plain, plain]
+
+
+def test_a_file_of_scores_may_hold_a_chat_as_messages_or_as_text():
+    chat = '[{"role":"system","content":"Be brief."},{"role":"user","content":"Why?"}]'
+    assert request_key(chat, "So.") == request_key("system: Be brief.\n\nuser: Why?", "So.")
+    assert request_key(chat, "So.") != request_key(chat, "No.")
+
+
+def test_one_message_of_a_user_is_a_text():
+    rows = [{"prompt": [{"role": "user", "content": "Why?"}], "chosen": "c", "rejected": "w", "subset": "shp"}]
+    assert read_suite("rewardbench1", rows)[0].prompt == "Why?"
+    rows[0]["prompt"] = [{"role": "system", "content": "Why?"}]
+    assert read_suite("rewardbench1", rows)[0].prompt == '[{"role":"system","content":"Why?"}]'
 
 
 # ---- RewardBench 2 --------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.evaluate.suites.items import Item, Row, Suite
-from cupel.evaluate.suites.reading import Bad, name_of, text
+from cupel.evaluate.suites.reading import Bad, name_of, prompt_of
 from cupel.evaluate.suites.weights import best_of, mean_of, one_each, per_item, weighted
 
 SUBSETS = ("harmless", "helpful", "honest", "other")
@@ -23,7 +23,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt = text(row, "input")
+    prompt = prompt_of(row, "input")
     subset = folder or name_of(row, "subset")
     targets, grades = row.get("targets"), row.get("target_scores")
     if isinstance(targets, Mapping):

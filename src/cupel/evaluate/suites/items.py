@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cupel.records.text import render
+
 
 @dataclass(frozen=True)
 class Item:
-    """Right and wrong responses to one prompt.
+    """Right and wrong responses to one prompt, which is a text, or a chat list as canonical JSON.
 
     subset  the published name of the part it belongs to; group: what resampling keeps together (items of one prompt)
     id      the item's own id, "" where it has none
@@ -103,10 +105,12 @@ class Requests:
 def request_key(prompt: str, response: str) -> str:
     """The name of a (prompt, response) in files of scores: SHA-256 of both in UTF-8 with a zero byte between, 32 hexadecimal digits.
 
+    A chat list counts as its plain text, so that a file of scores may hold either.
+
     >>> request_key("Why?", "Because.") == request_key("Why?", "Because."), len(request_key("", ""))
     (True, 32)
     """
-    joined = prompt.encode("utf-8", "surrogatepass") + b"\0" + response.encode("utf-8", "surrogatepass")
+    joined = render(prompt).encode("utf-8", "surrogatepass") + b"\0" + response.encode("utf-8", "surrogatepass")
     return hashlib.sha256(joined).hexdigest()[:32]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.evaluate.suites.items import Item, Row, Suite
-from cupel.evaluate.suites.reading import Bad, name_of, text
+from cupel.evaluate.suites.reading import Bad, name_of, prompt_of, text
 from cupel.evaluate.suites.weights import best_of, one_each, per_item, weighted
 
 CATEGORIES = {"mmlu-pro": "Knowledge", "livebench-reasoning": "Reasoning", "livebench-math": "Math", "livecodebench": "Coding"}
@@ -23,7 +23,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt, label = text(row, "question"), row.get("label")
+    prompt, label = prompt_of(row, "question"), row.get("label")
     sides = text(row, "response_A"), text(row, "response_B")
     if label not in ("A>B", "B>A"):
         raise Bad(f"label is {label!r}, neither A>B nor B>A")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.evaluate.suites.items import Item, Row, Suite
-from cupel.evaluate.suites.reading import Bad, name_of, text
+from cupel.evaluate.suites.reading import Bad, name_of, prompt_of, text
 from cupel.evaluate.suites.weights import best_of, headline, mean_of, one_each, per_item, weighted
 
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
@@ -23,7 +23,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt, label = text(row, "input"), row.get("label")
+    prompt, label = prompt_of(row, "input"), row.get("label")
     outputs = text(row, "output_1"), text(row, "output_2")
     if label not in (1, 2):
         raise Bad(f"label is {label!r}, neither 1 nor 2")

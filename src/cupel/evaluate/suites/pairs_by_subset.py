@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.evaluate.suites.items import Item, Row, Suite
-from cupel.evaluate.suites.reading import own_id, text
+from cupel.evaluate.suites.reading import own_id, prompt_of, text
 from cupel.evaluate.suites.weights import best_of, one_each, per_item, weighted
 from cupel.records.text import is_chat
 
@@ -23,7 +23,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt = text(row, "prompt")
+    prompt = prompt_of(row, "prompt")
     subset, group = row.get("subset"), row.get("group")
     named = str(group) if group is not None else prompt
     right, wrong = (text(row, "chosen"),), (text(row, "rejected"),)

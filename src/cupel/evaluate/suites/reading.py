@@ -96,6 +96,22 @@ def text(row: Mapping[str, Any], name: str) -> str:
     raise Bad(f"{name} is {_kind(value)}, not a text")
 
 
+def prompt_of(row: Mapping[str, Any], name: str) -> str:
+    """What is asked: a text, or a chat list as canonical JSON, so that a model's chat template sees the messages; `Bad` for anything else.
+
+    A single message of a user is its text, which every chat template turns into that message again.
+
+    >>> prompt_of({"p": [{"role": "user", "content": "Why?"}]}, "p")
+    'Why?'
+    >>> prompt_of({"p": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]}, "p")
+    '[{"role":"system","content":"Be brief."},{"role":"user","content":"Why?"}]'
+    """
+    value = row.get(name)
+    if isinstance(value, list) and is_chat(value) and not (len(value) == 1 and value[0]["role"] == "user"):
+        return canonical(value)
+    return text(row, name)
+
+
 def texts(row: Mapping[str, Any], name: str, count: int | None = None) -> tuple[str, ...]:
     """A list of at least one text (of `count` where given); `Bad` for anything else."""
     value = row.get(name)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.evaluate.suites.items import Item, Row, Suite
-from cupel.evaluate.suites.reading import Bad, name_of, own_id, text
+from cupel.evaluate.suites.reading import Bad, name_of, own_id, prompt_of
 from cupel.evaluate.suites.weights import above, headline, one_each, per_item, weighted
 
 #: section -> subset -> published weight
@@ -42,7 +42,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt = text(row, "prompt")
+    prompt = prompt_of(row, "prompt")
     right, wrong = row.get("chosen"), row.get("rejected")
     if not isinstance(right, str) or not isinstance(wrong, str):
         raise Bad("chosen and rejected must both be texts")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cupel.evaluate.suites.items import Cells, Item, Row, Scored, Suite
-from cupel.evaluate.suites.reading import Bad, name_of, own_id, text, texts
+from cupel.evaluate.suites.reading import Bad, name_of, own_id, prompt_of, texts
 from cupel.evaluate.suites.weights import best_of, headline, one_each
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -46,7 +46,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt, right, wrong = text(row, "prompt"), texts(row, "chosen"), texts(row, "rejected")
+    prompt, right, wrong = prompt_of(row, "prompt"), texts(row, "chosen"), texts(row, "rejected")
     said = name_of(row, "subset")
     subset, own = _BY_NAME.get(said.lower(), said), own_id(row)
     number = row.get("num_correct")

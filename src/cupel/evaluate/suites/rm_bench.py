@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cupel.evaluate.suites.items import Cells, Item, Row, Scored, Suite
-from cupel.evaluate.suites.reading import name_of, own_id, text, texts
+from cupel.evaluate.suites.reading import name_of, own_id, prompt_of, texts
 from cupel.evaluate.suites.weights import headline, mean_of
 
 STYLES = ("concise", "detailed", "detailed, markdown")
@@ -30,7 +30,7 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _item(row: Mapping[str, Any], folder: str) -> Item:
-    prompt = text(row, "prompt")
+    prompt = prompt_of(row, "prompt")
     right, wrong = texts(row, "chosen", len(STYLES)), texts(row, "rejected", len(STYLES))
     return Item(prompt, right, wrong, name_of(row, "domain"), prompt, own_id(row))
 

@@ -14,6 +14,7 @@ from cupel.evaluate.suites.items import Requests, request_key, score_requests
 from cupel.evaluate.suites.summary import SuiteResult, summarise
 from cupel.records import sources
 from cupel.records.files import write_parquet
+from cupel.records.text import render
 
 
 class Scorer(Protocol):
@@ -30,7 +31,8 @@ def evaluate_suite(
     """(the result, the requests, the scores of each run) of runs on a suite; each (prompt, response) is scored once.
 
     runs: name -> a model with `score`, a file of recorded scores (`recorded_scores`), or an array in the order of the requests; none at
-    all gives the requests and what the longer response scores. RecordError and InputError say what does not fit.
+    all gives the requests and what the longer response scores. A transformer with a chat template is given chat lists as they are, as
+    JSON; every other model, and one without a template, their plain text. RecordError and InputError say what does not fit.
 
     >>> rows = [{"prompt": "q", "chosen": "yes", "rejected": "no", "subset": "a"}, {"prompt": "r", "chosen": "1", "rejected": "22"}]
     >>> result, asked, _ = evaluate_suite("pairs-by-subset", rows, {"mine": np.array([1.0, 0, 1, 2])})
@@ -48,7 +50,10 @@ def _scores(run: str, what: Any, requests: Requests) -> np.ndarray:
         return what
     if isinstance(what, str | Path):
         return recorded_scores(what, requests)
-    return np.asarray(what.score(list(requests.prompts), list(requests.responses)), dtype=np.float64).reshape(-1)
+    template = getattr(what, "template", None)
+    chat = getattr(template, "text", None) is not None  # a chat template is applied to messages; everything else reads texts
+    prompts = list(requests.prompts) if chat else [render(prompt) for prompt in requests.prompts]
+    return np.asarray(what.score(prompts, list(requests.responses)), dtype=np.float64).reshape(-1)
 
 
 def recorded_scores(path: str | Path | list[dict[str, Any]], requests: Requests) -> np.ndarray:

@@ -10,6 +10,9 @@ from cupel.learners.recommenders.options import RecommenderOptions
 from cupel.learners.recommenders.types import Factors
 from cupel.objectives.types import Side
 
+#: records whose rows are worked on at once: their vectors fit a core's cache
+BLOCK = 2048
+
 
 class Rowwise:
     """An optimiser of the learned vectors of a `Factors` model whose score reads them directly.
@@ -20,6 +23,8 @@ class Rowwise:
     sgd: row <- row - rate g. adagrad: s <- s + mean of g^2 over the row's columns, row <- row - rate g / sqrt(s), one number per row
     (as in large embedding tables): 4 bytes of memory for a row instead of 4 per column. weight_decay is of the rows touched, in
     proportion to how often.
+
+    All rows of a step are read before any moves; moving goes in blocks, and the sums of adagrad grow from block to block.
     """
 
     def __init__(self, model: Factors, o: RecommenderOptions) -> None:
@@ -41,7 +46,9 @@ class Rowwise:
         self.user, self.item = user, items.reshape(-1)
         self.u = self.tables[0].index_select(0, user)
         self.v = self.tables[1].index_select(0, self.item).view(b, k, -1)
-        found = (self.v * self.u[:, None]).sum(dim=2)
+        found = torch.empty(b, k, dtype=self.u.dtype, device=self.u.device)
+        for at in range(0, b, BLOCK):
+            torch.sum(self.v[at : at + BLOCK] * self.u[at : at + BLOCK, None], dim=2, out=found[at : at + BLOCK])
         if len(self.tables) > 2:
             found += self.tables[2].index_select(0, self.item).view(b, k)
         self.score = found.requires_grad_()
@@ -52,16 +59,19 @@ class Rowwise:
         """Move the rows, by the gradient of the objective and of `l2` times `Factors.penalty`."""
         c = self.score.grad
         assert c is not None
-        gu = torch.einsum("bk,bkd->bd", c, self.v) if c.shape[1] > 3 else _few(c, self.v)
-        gv = c[:, :, None] * self.u[:, None]
+        k = c.shape[1]
         decay = 2 * self.o.l2 / len(self.user) + self.o.weight_decay
-        if decay:
-            gu += decay * self.u
-            gv += decay * self.v
-        self._move(0, self.user, gu)
-        self._move(1, self.item, gv.view(len(self.item), -1))
+        for at in range(0, len(c), BLOCK):
+            part, u, v = c[at : at + BLOCK], self.u[at : at + BLOCK], self.v[at : at + BLOCK]
+            gu = torch.einsum("bk,bkd->bd", part, v) if k > 3 else _few(part, v)
+            gv = part[:, :, None] * u[:, None]
+            if decay:
+                gu.add_(u, alpha=decay)
+                gv.add_(v, alpha=decay)
+            self._move(0, self.user[at : at + BLOCK], gu)
+            self._move(1, self.item[at * k : (at + BLOCK) * k], gv.view(len(gu) * k, -1))
         if len(self.tables) > 2:
-            g = c.reshape(-1)
+            g = c.reshape(-1).clone()
             self._move(2, self.item, g + self.o.weight_decay * self.tables[2][self.item] if self.o.weight_decay else g)
 
     def _move(self, table: int, index: Tensor, g: Tensor) -> None:
@@ -70,7 +80,7 @@ class Rowwise:
             s = self.sums[table]
             s.index_add_(0, index, torch.linalg.vecdot(g, g) / g.shape[1] if g.ndim > 1 else g.square())
             scale = rate / (s.index_select(0, index).sqrt() + 1e-10)
-            g, rate = g * (scale[:, None] if g.ndim > 1 else scale), 1.0
+            g, rate = g.mul_(scale[:, None] if g.ndim > 1 else scale), 1.0
         self.tables[table].index_add_(0, index, g, alpha=-rate)
 
 

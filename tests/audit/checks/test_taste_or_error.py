@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,7 +42,9 @@ def test_opposed_people_differ(make):
     found = make.run("taste_or_error", votes)
     assert (found.status, found.severity) == ("finding", "warning")
     assert found.message.startswith("people differ: ")
-    assert "do not relabel the minority" in found.remedy
+    assert "Do not relabel the minority" in found.remedy
+    heads = re.findall(r"--head ([\w:=]+)", found.remedy)
+    assert heads == ["pal:prototypes=2", "person_vectors", "scalar"]
     assert found.details["gain"]["taste"][1] > 0
     assert found.details["turned"] > 0.2
     listed = found.details["annotators"]
@@ -49,6 +52,11 @@ def test_opposed_people_differ(make):
     assert all(row["annotator"].startswith("A") and row["votes"] > 10 for row in listed)
     assert json.dumps(found.to_json()) == json.dumps(make.run("taste_or_error", votes).to_json())
     assert not len(found.rows)  # nobody's votes are marked
+    pytest.importorskip("torch")
+    from cupel.learners.models.names import settings_of
+
+    for head in heads:  # what the remedy names can be trained
+        settings_of(head)
 
 
 def test_careless_people_err(make):

@@ -91,7 +91,9 @@ def check(votes: Votes, context: Context) -> Finding:
         return found(
             votes, np.zeros(0, dtype=np.int64), name=NAME, scope=SCOPE, severity="warning" if told.turned >= 0.05 else "info",
             message=f"people differ: {told.reason}. {numbers}; taste turns the common answer in {percent(told.turned)} of votes{limits}",
-            remedy="train a model that reads who votes, or say whose preference one reward is; do not relabel the minority as errors",
+            remedy="train a model that reads who votes: cupel train reward FILE --head pal:prototypes=2 (a few kinds of people) or --head "
+            "person_vectors (a taste each), held against --head scalar on held-out votes, as texts need not tell a taste; or say whose "
+            "preference one reward is. Do not relabel the minority as errors",
             count=told.people, n=told.judged, details=details,
         )  # fmt: skip
     if told.verdict == "people_err" and told.noise_gain.estimate >= _WORTH * told.loss["scalar"]:

@@ -125,12 +125,19 @@ def test_selection_by_the_same_estimator_stops_a_loss_without_a_floor() -> None:
     assert fitted.epochs[-1]["loss"] < min(0.0, fitted.epochs[0]["loss"])
 
 
+def everything(split: Split) -> Known:
+    """The log with vectors of items and users, for the models that read them."""
+    rng = np.random.default_rng(5)
+    items = rng.normal(size=(40, 256)).astype(np.float32)
+    return Known(split.train, item_vectors=items, user_vectors=rng.normal(size=(60, 256)).astype(np.float32))
+
+
 @pytest.mark.parametrize("name", sorted(available()))
 def test_folders_give_the_scores_back(tastes: Split, name: str, tmp_path: object) -> None:
     from pathlib import Path
 
     model = available()[name]
-    known = Known(tastes.train)
+    known = everything(tastes)
     objective = "bradley_terry" if "score" in model.gives else "sft"
     o = RecommenderOptions(model=name, objective=objective, epochs=1, batch_size=64, seed=4)
     fitted = fit(known, by_name(objective), parse("identity"), o)
@@ -145,7 +152,7 @@ def test_folders_give_the_scores_back(tastes: Split, name: str, tmp_path: object
 @pytest.mark.parametrize("name", sorted(available()))
 def test_scores_do_not_depend_on_who_else_is_scored(tastes: Split, name: str) -> None:
     objective = "bradley_terry" if "score" in available()[name].gives else "sft"
-    fitted = fit(Known(tastes.train), by_name(objective), parse("identity"), RecommenderOptions(model=name, epochs=1, batch_size=64))
+    fitted = fit(everything(tastes), by_name(objective), parse("identity"), RecommenderOptions(model=name, epochs=1, batch_size=64))
     together, alone = fitted.model.scores(torch.arange(9)), fitted.model.scores(torch.tensor([5]))
     torch.testing.assert_close(together[5:6], alone, rtol=1e-4, atol=1e-5)
 

@@ -15,6 +15,8 @@ from cupel.learners.recommenders.names import build
 from cupel.learners.recommenders.types import Known, Recommender
 
 FORMAT, VERSION = "cupel-recommender", 1
+#: what is known beside the log and is kept, with its kind
+VECTORS: dict[str, Any] = {"item_vectors": np.float32, "user_vectors": np.float32, "item_codes": np.int64}
 
 
 class Saved(NamedTuple):
@@ -28,7 +30,8 @@ class Saved(NamedTuple):
 def save(directory: str | Path, model: Recommender, known: Known, *, text: str, seed: int, info: Mapping[str, Any] | None = None) -> Path:
     """Write config.json, ids.json, model.safetensors and known.safetensors into `directory`; the same model gives the same bytes.
 
-    text: the recommender's text, `name:argument=value,...`. What `known` says beside users, items and their order in time is not kept.
+    text: the recommender's text, `name:argument=value,...`. Of the log, users, items, their texts and their order in time are kept; of
+    what else is known, what scoring reads: vectors and ids of items, vectors and words of users, not what was said before single events.
     """
     from safetensors.numpy import save as packed
 
@@ -39,15 +42,16 @@ def save(directory: str | Path, model: Recommender, known: Known, *, text: str, 
     kept: dict[str, np.ndarray] = {"item": log.item.astype(np.int32), "user": log.user.astype(np.int32)}
     if log.time is not None:
         kept["time"] = log.time.astype(np.int64)
-    for name in ("item_vectors", "user_vectors"):
-        found = getattr(known, name)
+    for name, kind in VECTORS.items():
+        found = state.get("codes") if name == "item_codes" and known.item_codes is None else getattr(known, name)
         if found is not None:
-            kept[name] = np.ascontiguousarray(found, np.float32)
+            kept[name] = np.ascontiguousarray(found, kind)
     for file, tensors in (("model.safetensors", state), ("known.safetensors", kept)):
         data = packed(dict(sorted(tensors.items())))
         with atomic_write(place / file) as temporary:
             temporary.write_bytes(data)
-    write_json(place / "ids.json", {"users": log.users.tolist(), "items": log.items.tolist()})
+    texts = {name: list(found) for name, found in (("user_texts", known.user_texts), ("texts", log.texts)) if found is not None}
+    write_json(place / "ids.json", {"users": log.users.tolist(), "items": log.items.tolist(), **texts})
     about = {"format": FORMAT, "version": VERSION, "model": text, "seed": seed, "info": dict(info or {})}
     write_json(place / "config.json", about)
     return place
@@ -77,8 +81,10 @@ def load(directory: str | Path, *, device: str = "cpu") -> Saved:
             )
         ids = json.loads((place / "ids.json").read_text("utf-8"))
         kept, state = load_file(place / "known.safetensors"), load_file(place / "model.safetensors")
-        log = Log(np.array(ids["users"], dtype=str), np.array(ids["items"], dtype=str), kept["user"], kept["item"], time=kept.get("time"))
-        known = Known(log, kept.get("item_vectors"), kept.get("user_vectors"))
+        texts, said = (None if name not in ids else tuple(ids[name]) for name in ("texts", "user_texts"))
+        users, items = (np.array(ids[name], dtype=str) for name in ("users", "items"))
+        log = Log(users, items, kept["user"], kept["item"], time=kept.get("time"), texts=texts)
+        known = Known(log, user_texts=said, **{name: kept.get(name) for name in VECTORS})
         model = build(config["model"], *log.shape, config["seed"])
         model.prepare(known)
         model.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()})

@@ -50,7 +50,6 @@ class Recommender(nn.Module):
     kind      "solved": `solve` computes everything at once; "trained": the loop of `fit` moves its parameters
     batches   what a step draws: "events" of the training log in random order, or all events of "users" (sequences)
     gives     what its sides carry
-    records   how events are shown to it by default: "pairs" (taken against not taken) or "single" (each by itself)
 
     The constructor is `(users, items, *, settings..., seed=0)` with numbers of users and items and settings that are numbers, words or
     booleans: folders store these and the state, and nothing else builds a model again.

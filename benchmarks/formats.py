@@ -43,7 +43,7 @@ PUBLIC = {
     "Argilla": "argilla", "Label Studio": "label_studio", "rankings": "rankings", "ratings": "ratings",
     "ratings, one per row": "ratings_long", "best-worst choices": "best_worst", "KTO unpaired": "kto",
     "RewardBench 2, RM-Bench": "rewardbench",
-    "OpenAI preference": "openai_preference", "axolotl": "axolotl",
+    "OpenAI preference": "openai_preference", "axolotl": "axolotl", "a pair under two contexts": "reversals",
 }  # fmt: skip
 
 #: target -> importer that reads it back

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,6 +229,7 @@ def residual_kmeans(
     ((40, 3), True)
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     if levels < 1 or codes < 1:
         raise InputError(f"levels and codes are at least 1, not {levels} and {codes}")
@@ -238,7 +240,9 @@ def residual_kmeans(
     for level in range(levels):
         n = min(codes, len(np.unique(left, axis=0)))
         book = np.zeros((codes, x.shape[1]), np.float32)
-        book[:n] = KMeans(n, n_init=1, max_iter=100, random_state=seed + level).fit(left).cluster_centers_
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of vectors that differ by rounding alone; used codes are counted
+            book[:n] = KMeans(n, n_init=1, max_iter=100, random_state=seed + level).fit(left).cluster_centers_
         book[n:] = book[0]  # fewer distinct vectors than codes: the codes beyond are never the first of the nearest
         left = quantised(left, [book])[1]
         books.append(book)

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cupel.curate.rationale_pairs import By, Pairs, chosen_rejected, pair_rows, select, stratified_top
+from cupel.curate.rationale_pairs import By, Pairs, Reject, chosen_rejected, pair_rows, select, stratified_top
 from cupel.curate.rationales import entropy, padded, sample_behaviours, uncertainty
 from cupel.errors import InputError
 
@@ -83,16 +83,16 @@ def planted(seed: int, scenes: int = 600) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def test_rejection_and_hit_rates_lower_the_noise_kept_and_the_estimate_says_so() -> None:
     strong, weak, chosen, wrong = planted(0)
-    kept: dict[tuple[str, bool], float] = {}
-    cases: list[tuple[By, bool]] = [("random", False), ("random", True), ("epistemic", True), ("strong_hit_rate", False)]
+    kept: dict[tuple[str, str], float] = {}
+    cases: list[tuple[By, Reject]] = [("random", "none"), ("random", "either"), ("epistemic", "strong"), ("strong_hit_rate", "none")]
     for by, reject in cases:
         found = select(strong, weak, chosen, by=by, reject=reject, budget=200, seed=3)
         kept[by, reject] = float(wrong[found.scenes].mean())
         assert len(found.scenes) == 200
-        assert found.explained[found.scenes].all() or not reject
+        assert found.explained[found.scenes].all() or reject == "none"
         assert found.noise_kept == pytest.approx(kept[by, reject], abs=0.08)
         assert found.noise.low <= 0.3 <= found.noise.high
-    assert kept["strong_hit_rate", False] < kept["random", False] - 0.1
+    assert kept["strong_hit_rate", "none"] < kept["random", "none"] - 0.1
 
 
 def test_identical_sources_have_no_difficulty() -> None:
@@ -104,7 +104,7 @@ def test_identical_sources_have_no_difficulty() -> None:
 
 def test_everything_without_a_budget_and_the_same_seed_the_same_selection() -> None:
     strong, weak, chosen, _ = planted(2, 80)
-    found = select(strong, weak, chosen, reject=False)
+    found = select(strong, weak, chosen, reject="none")
     assert found.scenes.tolist() == list(range(80))
     assert set(found.pairs.scene.tolist()) <= set(range(80))
     again = select(strong, weak, chosen, by="random", budget=20, seed=4)
@@ -112,6 +112,14 @@ def test_everything_without_a_budget_and_the_same_seed_the_same_selection() -> N
     assert again.scenes.tolist() != select(strong, weak, chosen, by="random", budget=20, seed=5).scenes.tolist()
     assert "80 scenes" in again.words[0]
     assert "wrong" in again.words[1]
+
+
+def test_the_strong_source_explains_less_than_both() -> None:
+    strong, weak, chosen, wrong = planted(5)
+    one, both = (select(strong, weak, chosen, by="random", reject=r, seed=1) for r in ("strong", "either"))
+    assert set(one.scenes.tolist()) < set(both.scenes.tolist())
+    assert set(one.pairs.scene.tolist()) == set(both.pairs.scene.tolist())  # the others have nothing to choose
+    assert wrong[one.scenes].mean() < wrong[both.scenes].mean() < wrong.mean()
 
 
 def test_rows_are_read_as_comparisons() -> None:
@@ -137,6 +145,8 @@ def test_bad_input() -> None:
         select(strong, weak[:5], chosen)
     with pytest.raises(InputError, match="by is one of"):
         select(strong, weak, chosen, by="entropy")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="reject is one of"):
+        select(strong, weak, chosen, reject=True)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="strata"):
         select(strong, weak, chosen, budget=2, strata=[1, 2])
     with pytest.raises(InputError, match="keeps nothing"):

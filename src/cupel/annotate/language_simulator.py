@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cupel.annotate.scene_text import Mode, SceneText
 from cupel.annotate.scenes import Memory, Scenes
-from cupel.curate.rationale_pairs import LETTERS, Selection, answer, pair_rows, select
+from cupel.curate.rationale_pairs import LETTERS, By, Reject, Selection, answer, pair_rows, select
 from cupel.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ class LanguageSimulator:
 
 def rationale_rows(
     scenes: Scenes, text: SceneText, strong: CausalLM, weak: CausalLM, predictor: CausalLM, *, k: int = 10, budget: int | None = None,
-    by: Literal["epistemic", "total", "aleatoric", "hit_rate", "strong_hit_rate", "log_loss", "random"] = "epistemic", reject: bool = True,
-    temperature: float = 1.0, top_p: float = 0.9, tokens: int = 256, seed: int = 0,
+    by: By = "epistemic", reject: Reject = "strong", temperature: float = 1.0, top_p: float = 0.9, tokens: int = 256, seed: int = 0,
 ) -> tuple[list[dict[str, str]], Selection]:  # fmt: skip
     """(rows prompt, chosen, rejected, group to train a simulator on; what was selected and why).
 

@@ -3,10 +3,13 @@
 Method card 20-usersim, as in the authors' code:
 
     behaviour_k ~ Categorical(p_k);  match_k = (behaviour_k = a)
-    drop scenes where no rationale of either source matches
+    drop scenes that no rationale explains
     chosen   = the matching strong rationale of lowest H(p_k)
     rejected = the non-matching rationale of lowest H(p_k), of either source
     scenes by difficulty within strata, each stratum its share of the budget; scenes that lack a side give no pair
+
+The authors' code first drops scenes that no rationale of either source matches, and then those without a matching strong one, since nothing
+could be chosen there; the second filter is the sharper one, and by default scenes are selected after it.
 
 Controls that stand beside every selection: `random` with and without rejection, hit rates, the other uncertainties, log loss.
 """
@@ -33,7 +36,10 @@ from cupel.curate.rationales import (
 )
 from cupel.errors import InputError
 
+Reject = Literal["strong", "either", "none"]
 By = Literal["epistemic", "total", "aleatoric", "hit_rate", "strong_hit_rate", "log_loss", "random"]
+#: an interval of the rate of wrong records that is wider than this says nothing
+_VAGUE = 0.25
 #: letters that label options; more than these have no single-letter label
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -66,7 +72,8 @@ class Selection:
 
     scenes        int64, ascending: the scenes that are kept
     pairs         of kept scenes that have both a matching and a non-matching rationale
-    score         float64 [all scenes] by which they were ranked (higher first); explained bool [all scenes]
+    score         float64 [all scenes] by which they were ranked (higher first); explained bool [all scenes], by the sources
+                  that `reject` names
     noise         the rate of wrong records over all scenes; `noise_kept` its expected share among the kept ones
     words         the same in sentences
     """
@@ -81,14 +88,14 @@ class Selection:
 
 
 def select(
-    strong: Source | Padded, weak: Source | Padded, chosen: np.ndarray | Sequence[int], *, by: By = "epistemic", reject: bool = True,
-    budget: int | None = None, strata: Sequence[Any] | np.ndarray | None = None, seed: int = 0,
+    strong: Source | Padded, weak: Source | Padded, chosen: np.ndarray | Sequence[int], *, by: By = "epistemic",
+    reject: Reject = "strong", budget: int | None = None, strata: Sequence[Any] | np.ndarray | None = None, seed: int = 0,
 ) -> Selection:  # fmt: skip
     """The scenes to train on, by difficulty under the strong and the weak source's rationales (read by one predictor), and their pairs.
 
     by      what ranks scenes: a difference weak minus strong of `epistemic`, `total` or `aleatoric` bits or of `log_loss` (-log2 p_k[a]);
             `hit_rate` (drawn matches, strong minus weak), `strong_hit_rate`, or `random`: the control
-    reject  leave out scenes that no rationale explains
+    reject  leave out scenes that no rationale of the strong source explains, or none of either, or "none" at all
     budget  scenes to keep; None keeps all. strata: a value per scene, by default its number of options
     seed    of the drawn behaviours and of `random`
     InputError as `padded`, for sources of different scenes, and where nothing is left.
@@ -99,6 +106,8 @@ def select(
     """
     if by not in get_args(By):
         raise InputError(f"by is one of {', '.join(get_args(By))}, not {by!r}")
+    if reject not in get_args(Reject):
+        raise InputError(f"reject is one of {', '.join(get_args(Reject))}, not {reject!r}")
     one, other = padded(strong, name="strong"), padded(weak, name="weak")
     if one.there.shape != other.there.shape or (one.there != other.there).any():
         raise InputError(
@@ -108,11 +117,11 @@ def select(
     a = chosen_of(chosen, one)
     did_strong, did_weak = sample_behaviours(one, seed=seed), sample_behaviours(other, seed=seed + 1)
     hits, misses = did_strong == a[:, None], did_weak == a[:, None]
-    explained = explainable(hits, misses)
+    explained = explainable(hits) if reject == "strong" else explainable(hits, misses)
     score = _score(by, one, other, a, hits, misses, seed)
-    pool = np.flatnonzero(explained) if reject else np.arange(len(a))
+    pool = np.arange(len(a)) if reject == "none" else np.flatnonzero(explained)
     if not len(pool):
-        raise InputError(f"no rationale explains any of the {len(a):,} recorded choices: nothing is left (reject=False keeps them all)")
+        raise InputError(f"no rationale explains any of the {len(a):,} recorded choices: nothing is left (reject='none' keeps them all)")
     groups = one.sizes if strata is None else np.asarray(strata)
     if len(groups) != len(a):
         raise InputError(f"{len(groups):,} strata for {len(a):,} scenes: give one value per scene")
@@ -120,11 +129,12 @@ def select(
     pairs = chosen_rejected(one, other, a, did_strong, did_weak).of(kept)
     noise = choice_noise(one, a)
     share = float(noise.wrong[kept].mean())
-    said = "; no scene was left out for being unexplained" if not reject else f", {int((~explained).sum()):,} unexplained ones left out"
+    said = "; none was left out for being unexplained" if reject == "none" else f", {int((~explained).sum()):,} unexplained ones left out"
+    vague = " The interval is wide: the strong source knows too little to tell." if noise.high - noise.low > _VAGUE else ""
     words = (
         f"{len(kept):,} of {len(a):,} scenes kept by {by}{said}; {len(pairs.scene):,} of them have a pair of rationales.",
         f"Recorded choices that are wrong: {noise.rate:.3f} of all [{noise.low:.3f}, {noise.high:.3f}], {share:.3f} of those kept, if the "
-        "strong source is never sure of something wrong.",
+        f"strong source is never sure of something wrong.{vague}",
     )
     return Selection(kept, pairs, score, explained, noise, share, words)
 

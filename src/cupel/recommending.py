@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ def train_recommender_file(
     test     another log whose likes are the test; text: an encoder by name, whose vectors of the items' texts the model may read
 
     Writes model, ids and known log (`learners.recommenders.saved`), train/validation/test.parquet, metrics.json and run.json into `out`. A
-    finished run in `out` with the same run.json is not repeated; one of other options or data is refused but for `force`.
+    finished run in `out` with the same run.json is not repeated, an interrupted one goes on where it was; one of other options or data is
+    refused but for `force`.
     """
     missing = [name for name in ("torch", "jaxtyping") if importlib.util.find_spec(name) is None]
     if missing:
@@ -67,7 +69,13 @@ def train_recommender_file(
     if dry_run:
         return {**counts, "options": {**asked.recorded(), **options.recorded()}, "words": [*said, "Nothing was written (--dry-run)."]}
     known = Known(split.train, item_vectors=_vectors(split.train.texts, text, options.device, allow_download))
-    found = fit(known, objective, treatment, options, validation=split.validation, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = out / "unfinished.safetensors"
+    if force:
+        unfinished.unlink(missing_ok=True)
+    found = fit(
+        known, objective, treatment, options, validation=split.validation, progress=progress, resume=(unfinished, digest_of(record))
+    )
     metrics: dict[str, Any] = {
         **counts, "model": options.model, "objective": options.objective, "treatment": options.treatment, "seed": options.seed,
         "best_epoch": found.best_epoch, "epochs": found.epochs, "notes": [*said[1:], *found.notes],
@@ -168,6 +176,11 @@ def _record(file: str, test: str | None, options: Mapping[str, Any], map: Any, f
         "verb": "train recommender", "input": key(file), "test": None if test is None else key(test), "map": dict(map or {}),
         "format": format, "text": text, "options": dict(options), "version": __version__,
     }  # fmt: skip
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """What names a run: the SHA-256 of its record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def _finished(out: Path, record: dict[str, Any], force: bool) -> dict[str, Any] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +116,49 @@ def test_the_best_state_is_kept_and_patience_ends_the_run(tastes: Split) -> None
     assert now == pytest.approx(max(seen))
 
 
+class Killed(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "treatment", "optimiser"),
+    [
+        ("mf:dim=8", "bradley_terry", "em:flip=0.1,by=annotator,warmup=0", "adam"),
+        ("mf:dim=8", "bpo", "missed:rate=0.5,by=pair,form=surrogate,learn=0.01", "rows_adagrad"),
+        ("sgl:dim=8", "bradley_terry", "identity", "adam"),
+        ("sasrec:dim=8", "bpo", "identity", "adagrad"),
+    ],
+)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    tastes: Split, tmp_path: Path, model: str, objective: str, treatment: str, optimiser: str
+) -> None:
+    o = RecommenderOptions(model=model, epochs=6, every=2, batch_size=64, optimiser=optimiser, learning_rate=0.05)  # pyright: ignore[reportArgumentType]: one of the words
+
+    def run(progress: Any = None, resume: Any = None) -> Any:
+        given = {"validation": tastes.validation, "progress": progress, "resume": resume}
+        return fit(Known(tastes.train), by_name(objective), parse(treatment), o, **given)
+
+    whole = run()
+    place = (tmp_path / "state", "key")
+
+    def pull(stage: str, done: int, total: int) -> None:
+        if done > 0.7 * total:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(pull, place)
+    assert place[0].is_file()
+    with pytest.raises(InputError, match="other options"):
+        run(None, (place[0], "another"))
+    again = run(None, place)
+    assert not place[0].exists()
+    assert again.epochs == whole.epochs
+    assert again.best_epoch == whole.best_epoch
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert all(torch.equal(whole.state[name], again.state[name]) for name in whole.state)
+
+
 def test_selection_by_the_same_estimator_stops_a_loss_without_a_floor() -> None:
     """On events without a pattern the inverse-propensity loss falls for ever in training, and not on held-out events."""
     rng = np.random.default_rng(0)
@@ -133,15 +179,13 @@ def everything(split: Split) -> Known:
 
 
 @pytest.mark.parametrize("name", sorted(available()))
-def test_folders_give_the_scores_back(tastes: Split, name: str, tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_folders_give_the_scores_back(tastes: Split, name: str, tmp_path: Path) -> None:
     model = available()[name]
     known = everything(tastes)
     objective = "bradley_terry" if "score" in model.gives else "sft"
     o = RecommenderOptions(model=name, objective=objective, epochs=1, batch_size=64, seed=4)
     fitted = fit(known, by_name(objective), parse("identity"), o)
-    place = Path(str(tmp_path)) / name
+    place = tmp_path / name
     save(place, fitted.model, known, text=name, seed=4)
     again = load(place)
     users = torch.arange(7)

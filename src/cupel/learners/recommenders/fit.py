@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from cupel.interactions.metrics import ranked
 from cupel.learners.recommenders.names import build, settings_of
 from cupel.learners.recommenders.options import RecommenderOptions, metric_of
 from cupel.learners.recommenders.records import Drawer, Form, Made, Numbered, Step, count, form_of
+from cupel.learners.recommenders.resume import optimiser_tensors, read, restore_optimiser, write
 from cupel.learners.recommenders.rows import Rowwise
 from cupel.learners.recommenders.types import Factors, Known, Recommender, top
 from cupel.noise.loss import check, terms_of, weigh
@@ -47,11 +49,13 @@ class Fitted(NamedTuple):
 
 def fit(
     known: Known, objective: Objective, treatment: Treatment, options: RecommenderOptions, *, validation: Log | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, resume: tuple[Path, str] | None = None,
 ) -> Fitted:  # fmt: skip
     """A recommender of the training log in `known`.
 
     validation  events held out, of the same users and items: they decide which pass is kept (`select`, `every`, `patience`)
+    resume      a file and the key of the run: every `every` passes its state is written there, and a run that finds its file goes on
+                from it to the same bytes; the file is removed at the end
 
     InputError where objective, treatment and records do not go together, where the log has nothing to learn from, and where the loss is
     no longer finite.
@@ -68,7 +72,7 @@ def fit(
     if model.kind == "solved":
         model.solve(known)
         return Fitted(model.requires_grad_(False).eval(), {}, [], 0)
-    return _Run(model, known, objective, treatment, options, validation, progress).run()
+    return _Run(model, known, objective, treatment, options, validation, progress, resume).run()
 
 
 def check_fit(objective: Objective, treatment: Treatment, options: RecommenderOptions) -> None:
@@ -98,7 +102,7 @@ class _Run:
 
     def __init__(
         self, model: Recommender, known: Known, objective: Objective, treatment: Treatment, options: RecommenderOptions,
-        validation: Log | None, progress: Progress | None,
+        validation: Log | None, progress: Progress | None, resume: tuple[Path, str] | None,
     ) -> None:  # fmt: skip
         check_fit(objective, treatment, options)
         self.model, self.known, self.objective, self.treatment, self.o = model, known, objective, treatment, options
@@ -114,7 +118,10 @@ class _Run:
         self.total = self.draws.steps * options.epochs
         self.step = self.epoch = 0
         self.held = _Held(self, validation) if validation is not None and len(validation) else None
-        self.progress = progress
+        self.progress, self.resume = progress, resume
+        self.log: list[dict[str, Any]] = []
+        self.best, self.best_epoch, self.since = -math.inf, options.epochs, 0
+        self.kept: dict[str, Tensor] = {}
 
     @property
     def _lower(self) -> str:
@@ -122,26 +129,62 @@ class _Run:
 
     def run(self) -> Fitted:
         """Train to the end, or until the held-out events say that it does not get better."""
-        log, best, kept, since = [], -math.inf, None, 0
-        best_epoch = self.o.epochs
-        for epoch in range(self.o.epochs):
+        for epoch in range(self._restored(), self.o.epochs):
             line = self._pass(epoch)
-            if self.held is not None and ((epoch + 1) % self.o.every == 0 or epoch + 1 == self.o.epochs):
-                value = self.held.value()
-                line["heldout_loss" if self.o.select == "loss" else self.o.select] = value
-                if (-value if self.o.select == "loss" else value) > best:
-                    best, best_epoch, since = (-value if self.o.select == "loss" else value), epoch + 1, 0
-                    kept = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
-                else:
-                    since += 1
-            log.append(line)
-            if self.o.patience and since >= self.o.patience:
+            looked = (epoch + 1) % self.o.every == 0 or epoch + 1 == self.o.epochs
+            if looked and self.held is not None:
+                self._look(self.held.value(), line)
+            self.log.append(line)
+            if self.o.patience and self.since >= self.o.patience:
                 break
-        if kept is not None:
-            self.model.load_state_dict(kept)
+            if looked and self.resume is not None:
+                self._write(epoch + 1)
+        if self.kept:
+            self.model.load_state_dict(self.kept)
         if self.held is None:
-            best_epoch = len(log)
-        return Fitted(self.model.requires_grad_(False).eval(), self.state, log, best_epoch, tuple(self.draws.notes))
+            self.best_epoch = len(self.log)
+        if self.resume is not None:
+            self.resume[0].unlink(missing_ok=True)
+        return Fitted(self.model.requires_grad_(False).eval(), self.state, self.log, self.best_epoch, tuple(self.draws.notes))
+
+    def _look(self, value: float, line: dict[str, Any]) -> None:
+        """Keep the state if the held-out number is the best so far."""
+        line["heldout_loss" if self.o.select == "loss" else self.o.select] = value
+        better = -value if self.o.select == "loss" else value
+        if better > self.best:
+            self.best, self.best_epoch, self.since = better, len(self.log) + 1, 0
+            self.kept = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+        else:
+            self.since += 1
+
+    def _write(self, passes: int) -> None:
+        """What goes on from here."""
+        assert self.resume is not None
+        random = {"draws": self.generator.get_state(), "aside": self.aside.get_state()}
+        parts = {
+            "model": self.model.state_dict(), "kept": self.kept, "optimiser": optimiser_tensors(self.optimiser), "treatment": self.state,
+            "context": self.context, "random": random,
+        }  # fmt: skip
+        values = {
+            "passes": passes, "step": self.step, "log": self.log, "best": None if math.isinf(self.best) else self.best,
+            "best_epoch": self.best_epoch, "since": self.since,
+        }  # fmt: skip
+        write(*self.resume, parts, values)
+
+    def _restored(self) -> int:
+        """Passes that an interrupted run of the same key has done, its state put back; 0 where there is none."""
+        found = None if self.resume is None else read(*self.resume)
+        if found is None:
+            return 0
+        self.model.load_state_dict(found.of("model"))
+        restore_optimiser(self.optimiser, found.of("optimiser"))
+        self.kept, self.state, self.context = found.of("kept"), found.of("treatment"), found.of("context")
+        random, values = found.of("random"), found.values
+        self.generator.set_state(random["draws"])
+        self.aside.set_state(random["aside"])
+        self.log, self.step, self.since, self.best_epoch = list(values["log"]), values["step"], values["since"], values["best_epoch"]
+        self.best = -math.inf if values["best"] is None else values["best"]
+        return values["passes"]
 
     def _pass(self, epoch: int) -> dict[str, Any]:
         self.epoch = epoch

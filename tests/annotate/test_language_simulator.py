@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,30 @@ def test_bad_settings(lm: CausalLM) -> None:
         write_rationales(lm, ["x"], 0)
     with pytest.raises(InputError, match="top_p"):
         write_rationales(lm, ["x"], 1, top_p=0.0)
+
+
+def test_from_scenes_to_a_trained_simulator_and_back(lm: CausalLM, tmp_path: Path) -> None:
+    """Rows on disk are read unchanged by imitation and then by DPO from its model, and what DPO leaves simulates."""
+    import json
+
+    from cupel.learners.policy.learner import train_policy
+    from cupel.learners.policy.options import options_of
+
+    scenes = some_scenes(200)
+    text = SceneText(scenes.log.texts or ())
+    start = tmp_path / "start"
+    lm.scorer.model.save_pretrained(start)
+    lm.template.tokenizer.save_pretrained(start)
+    rows, _ = rationale_rows(scenes, text, lm, CausalLM(model(1), tokenizer(), batch_tokens=512), lm, k=3, tokens=4)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    told = {"data": str(file), "batch_tokens": 1024, "batch_size": 16, "heldout": 0.2, "device": "cpu", "warmup": 0.0, "epochs": 1}
+    sft = {"kind": "sft", "objective": "sft", "model": str(start), "learning_rate": 3e-3, "out": str(tmp_path / "sft")}
+    train_policy(options_of({**told, **sft}))
+    dpo = {"objective": "sigmoid:beta=0.1", "model": str(tmp_path / "sft/model"), "learning_rate": 1e-3, "out": str(tmp_path / "dpo")}
+    train_policy(options_of({**told, **dpo}))
+    trained = CausalLM.load(tmp_path / "dpo/model")
+    told_of = evaluate_simulator(LanguageSimulator(trained, text, rationales=1, tokens=4), scenes)
+    assert told_of.guessed == 0
+    before, after = (np.mean([np.mean(one.logprobs(row["prompt"], row["chosen"])) for row in rows[:20]]) for one in (lm, trained))
+    assert after > before + 0.2

@@ -15,6 +15,7 @@ from cupel.learners.recommenders.fit import fit
 from cupel.learners.recommenders.generative.base import Generative
 from cupel.learners.recommenders.models.mender import Mender
 from cupel.learners.recommenders.models.tiger import Tiger
+from cupel.learners.recommenders.names import build
 from cupel.learners.recommenders.options import RecommenderOptions
 from cupel.learners.recommenders.types import Known, top
 from cupel.noise.fixed import identity
@@ -95,6 +96,7 @@ def test_without_conditioning_wishes_change_nothing() -> None:
     histories = [np.array([3, 5]), np.array([], int)]
     one, two = (torch.from_numpy(wishes(2, seed))[:, None] for seed in (0, 1))
     deaf, hearing = mender(known(), conditioning="none"), mender(known())
+    assert build("mender:conditioning=none", 2, 3, seed=0).conditioning == "none"
     assert torch.equal(deaf.scores_given(histories, one), deaf.scores_given(histories, two))
     assert torch.equal(deaf.scores_given(histories, one), deaf.scores_given(histories))
     assert not torch.allclose(hearing.scores_given(histories, one), hearing.scores_given(histories, two))
@@ -272,3 +274,16 @@ def test_what_is_missing_is_said() -> None:
         tiger(data).scores_given([np.array([ITEMS])])
     with pytest.raises(InputError, match="cannot be loaded"):
         Mender(2, 3, conditioning="tokens", encoder="./nowhere")
+
+
+@pytest.mark.parametrize("name", ["tiger", "mender"])
+def test_a_folder_brings_a_generative_model_back(name: str, tmp_path: Path) -> None:
+    from cupel.learners.recommenders.saved import load, save
+
+    data = known(user_vectors=wishes(7, 8))
+    text = f"{name}:{SETTINGS}" + (f",inputs={DIM}" if name == "mender" else "")
+    model = build(text, *data.log.shape, 3).eval()
+    model.prepare(data)
+    save(tmp_path / "folder", model, data, text=text, seed=3)
+    again = load(tmp_path / "folder").model
+    assert torch.equal(again.scores(torch.arange(7)), model.scores(torch.arange(7)))

@@ -83,8 +83,9 @@ class Trained(NamedTuple):
 
 def train_rqvae(
     vectors: np.ndarray, *, levels: int = 3, codes: int = 256, last: int | None = None, hidden: Sequence[int] = (512, 256),
-    latent: int = 128, epochs: int = 500, batch_size: int = 2048, learning_rate: float = 1e-3, weight_decay: float = 0.1, beta: float = 0.25,
-    dropout: float = 0.1, heldout: float = 0.05, every: int = 50, missing: str = "error", seed: int = 0, device: str = "cpu",
+    latent: int = 128, epochs: int = 500, batch_size: int = 2048, learning_rate: float = 1e-3, weight_decay: float = 0.1,
+    beta: float = 0.25, dropout: float = 0.1, heldout: float = 0.05, every: int = 50, missing: str = "error", seed: int = 0,
+    device: str = "cpu",
 ) -> Trained:  # fmt: skip
     """Semantic ids of items by RQ-VAE: card 40-mender's network and loss, `epochs` passes of AdamW (published: 8,000).
 

@@ -35,7 +35,7 @@ class Mender(Generative):
     vectors: Tensor
 
     def __init__(
-        self, users: int, items: int, *, conditioning: str = "embedding", encoder: str = "", lora: int = 0, levels: int = 3,
+        self, users: int, items: int, *, conditioning: str | None = "embedding", encoder: str = "", lora: int = 0, levels: int = 3,
         codes: int = 32, last: int = 32, quantiser: str = "kmeans", dim: int = 64, heads: int = 4, layers: int = 2, encoder_layers: int = 2,
         width: int = 256, length: int = 20, dropout: float = 0.2, inputs: int = 256, seed: int = 0,
     ) -> None:  # fmt: skip
@@ -43,6 +43,7 @@ class Mender(Generative):
             users, items, levels=levels, codes=codes, last=last, quantiser=quantiser, dim=dim, heads=heads, layers=layers, width=width,
             length=length, dropout=dropout, seed=seed,
         )  # fmt: skip
+        conditioning = "none" if conditioning is None else conditioning  # recipes read the word none as no value
         if conditioning not in CONDITIONING:
             raise InputError(f"mender: conditioning is one of {', '.join(CONDITIONING)}, not {conditioning!r}")
         if (conditioning == "tokens") != bool(encoder) or (lora and not encoder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from cupel.learners.recommenders.models.sgl import SGL
 from cupel.learners.recommenders.models.simgcl import SimGCL
 from cupel.learners.recommenders.options import RecommenderOptions
 from cupel.learners.recommenders.saved import load, save
-from cupel.learners.recommenders.types import Known, Recommender, top
+from cupel.learners.recommenders.types import Known, top
 from cupel.noise.fixed import identity
 from cupel.objectives.contrastive import info_nce
 from cupel.objectives.reward import bradley_terry
@@ -23,9 +25,11 @@ from cupel.objectives.reward import bradley_terry
 QUICK = {"epochs": 8, "batch_size": 128, "learning_rate": 0.02}
 
 
-def trained(text: str, split: Split, **options: object) -> Recommender:
+def trained(text: str, split: Split, **options: object) -> LightGCN:
     o = RecommenderOptions(**{**QUICK, "model": text, **options})  # pyright: ignore[reportArgumentType]: a test's own words
-    return fit(Known(split.train), bradley_terry(), identity(), o).model
+    model = fit(Known(split.train), bradley_terry(), identity(), o).model
+    assert isinstance(model, LightGCN)
+    return model
 
 
 def prepared(split: Split, made: type[LightGCN] = LightGCN, **settings: object) -> LightGCN:
@@ -72,7 +76,9 @@ def test_layers_and_gradients_against_a_dense_matrix(tastes: Split) -> None:
     total = e + a @ e + a @ (a @ e)
     (total * weight).sum().backward()
     torch.testing.assert_close(torch.cat(model.tables()), total)
-    assert e.grad is not None and model.user.grad is not None and model.item.grad is not None
+    assert e.grad is not None
+    assert model.user.grad is not None
+    assert model.item.grad is not None
     torch.testing.assert_close(torch.cat([model.user.grad, model.item.grad]), e.grad)
 
 
@@ -156,7 +162,7 @@ def test_noise_has_its_length_and_the_sign_of_the_vector(tastes: Split) -> None:
     torch.testing.assert_close((u, v), model.eval().tables())
 
 
-def test_same_seed_same_bytes_and_folders(tastes: Split, tmp_path) -> None:  # noqa: ANN001
+def test_same_seed_same_bytes_and_folders(tastes: Split, tmp_path: Path) -> None:
     one, two = trained("sgl:dim=4", tastes), trained("sgl:dim=4", tastes)
     assert torch.equal(one.user, two.user)
     assert sorted(one.state_dict()) == ["item", "user"]
@@ -165,7 +171,11 @@ def test_same_seed_same_bytes_and_folders(tastes: Split, tmp_path) -> None:  # n
 
 
 @pytest.mark.parametrize(
-    "text", ["lightgcn:layers=0", "lightgcn:keep=0", "lightgcn:combine=max", "sgl:view_keep=0", "sgl:pool=some", "simgcl:eps=-1", "simgcl:temperature=0"]
+    "text",
+    [
+        "lightgcn:layers=0", "lightgcn:keep=0", "lightgcn:combine=max", "sgl:view_keep=0", "sgl:pool=some", "simgcl:eps=-1",
+        "simgcl:temperature=0",
+    ],
 )  # fmt: skip
 def test_settings_that_graphs_refuse(tastes: Split, text: str) -> None:
     with pytest.raises(InputError):

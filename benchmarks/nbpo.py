@@ -37,7 +37,6 @@ CELLS = {
     "BPO": ("bpo", "identity", 1.0),
     "NBPOo": ("bpo", "missed:rate=0.5,by=pair,form=exact,learn=0.01,l2=0.5,dim=50,start=0.00193,decay=0.99,warmup=0", 1.0),
     "gamma = .5": ("bpo", "missed:rate=0.5,form=surrogate", 1.0),
-    "NBPO 1": ("bpo", "missed:rate=0.5,by=pair,form=surrogate,learn=0.01,l2=1,dim=50,start=0.00193,decay=0.99,warmup=0", 1.0),
     "NBPO .5": ("bpo", "missed:rate=0.5,by=pair,form=surrogate,learn=0.01,l2=0.5,dim=50,start=0.00193,decay=0.99,warmup=0", 1.0),
     "NBPO .5, prior .25": (
         "bpo", "missed:rate=0.25,by=pair,form=surrogate,learn=0.01,l2=0.5,dim=50,start=0.00193,decay=0.99,warmup=0", 1.0,
@@ -157,7 +156,6 @@ def main() -> None:
     )  # fmt: skip
     names = [
         "NBPO .5",
-        "NBPO 1",
         "NBPOo",
         "gamma = .5",
         "BPR",

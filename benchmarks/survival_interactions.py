@@ -2,7 +2,7 @@
 
 python benchmarks/survival_interactions.py [--data DIR] [--seeds 0 1 2] [--work DIR]
 
-0, 10, 20 and 40 % false positives (pairs that never happened) and missing positives (likes that were not recorded) are planted into training
+0, 10, 20 and 40 % false positives (pairs that never happened) and missing positives (likes not recorded) are planted into training
 and validation; BPO plain and under treatments, `l2` tuned on the corrupt validation for every cell alike; NDCG@20 per user on events
 left as they are, differences from tuned plain training with intervals over users and seeds. Finished blocks are kept in --work.
 """

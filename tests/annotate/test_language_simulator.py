@@ -160,13 +160,22 @@ def test_what_is_too_long_is_guessed_and_counted() -> None:
     assert rows[first] == pytest.approx(np.full(len(rows[first]), 1 / len(rows[first])))
 
 
+def test_where_a_rationale_has_no_room_nothing_is_read_without_one() -> None:
+    scenes = some_scenes()
+    lm, text = CausalLM(model(), tokenizer()), SceneText(scenes.log.texts or ())
+    lengths = np.array([len(lm.template.prompt(p)) for p in text.prompts(scenes)])
+    lm.max_length = int(np.median(lengths)) + 20
+    simulator = LanguageSimulator(lm, text, tokens=20)
+    assert evaluate_simulator(simulator, scenes).guessed == (lengths + 20 > lm.max_length).sum() > 0
+
+
 def test_rows_for_imitation_and_preference(lm: CausalLM) -> None:
     from cupel.records.reading import read
 
     scenes = some_scenes()
     text = SceneText(scenes.log.texts or ())
     weak = CausalLM(model(1), tokenizer(), batch_tokens=64)
-    rows, found = rationale_rows(scenes, text, lm, weak, lm, k=4, budget=20, tokens=5)
+    rows, found = rationale_rows(scenes, text, lm, weak, lm, k=3, budget=20, tokens=4)
     assert len(found.scenes) == 20
     assert 5 < len(rows) <= 20
     prompts = text.prompts(scenes)
@@ -194,12 +203,12 @@ def test_from_scenes_to_a_trained_simulator_and_back(lm: CausalLM, tmp_path: Pat
     from cupel.learners.policy.learner import train_policy
     from cupel.learners.policy.options import options_of
 
-    scenes = some_scenes(200)
+    scenes = some_scenes(90)
     text = SceneText(scenes.log.texts or ())
     start = tmp_path / "start"
     lm.scorer.model.save_pretrained(start)
     lm.template.tokenizer.save_pretrained(start)
-    rows, _ = rationale_rows(scenes, text, lm, CausalLM(model(1), tokenizer(), batch_tokens=512), lm, k=3, tokens=4)
+    rows, _ = rationale_rows(scenes, text, lm, CausalLM(model(1), tokenizer(), batch_tokens=512), lm, k=2, tokens=4)
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     told = {"data": str(file), "batch_tokens": 1024, "batch_size": 16, "heldout": 0.2, "device": "cpu", "warmup": 0.0, "epochs": 1}

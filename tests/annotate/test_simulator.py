@@ -103,6 +103,8 @@ def test_scenes_in_words(tmp_path: Path) -> None:
         assert f"{letter}. Film {item}\n" in said
     assert "Stimulus" in said
     assert "Stimulus" not in text.prompts(found, "direct")[7]
+    ended = SceneText(["A film. Drama."] * 80).scene(memory, found.options(7))
+    assert "- A film. Drama, rated 4.5" in ended
     odd = SceneText(["costs $9 {x} $options\nnew line"] * 80)
     assert "A. costs $9 {x} $options new line" in odd.scene(memory, found.options(7))
     mine = tmp_path / "scene.txt"

@@ -51,11 +51,13 @@ def label_tokens(lm: CausalLM, n: int, prompt: str = "Which?", rationale: str = 
 
 
 def label_probs(
-    lm: CausalLM, prompts: Sequence[str], rationales: Sequence[Sequence[str]], sizes: Sequence[int] | np.ndarray, *, longest: int = LONGEST
+    lm: CausalLM, prompts: Sequence[str], rationales: Sequence[Sequence[str]], sizes: Sequence[int] | np.ndarray, *,
+    longest: int = LONGEST, room: int = 0,
 ) -> tuple[list[np.ndarray], np.ndarray]:  # fmt: skip
     """(P(label | prompt, rationale, "Behavior: [") of each scene, float64 [K, n_s]; bool [S]: scenes that were guessed).
 
-    sizes: options of each scene. Scenes with more than `longest` tokens, or than the model reads, get uniform rows and are marked.
+    sizes: options of each scene. Scenes with more than `longest` tokens, or than the model reads, get uniform rows and are marked; so do
+    those whose prompt leaves less than `room` tokens for an answer, where rationales had no place.
     """
     import torch
 
@@ -77,7 +79,7 @@ def label_probs(
             if first != labels[:2]:
                 raise InputError(f"scene {s}: the labels A and B are other tokens after its rationale than after none")
             mine.append([*before, labels[0]])
-        if max((len(head) + len(ids) for ids in mine), default=0) > min(longest, lm.max_length):
+        if len(head) + max(room, max(map(len, mine), default=0)) > min(longest, lm.max_length):
             guessed[s] = True
             continue
         rows += [(head, ids, None) for ids in mine]
@@ -109,7 +111,8 @@ def write_rationales(
 ) -> list[list[str]]:  # fmt: skip
     """K rationales per prompt, sampled; what follows "Behavior:" is cut off. Draws belong to seed, prompt and k, not to the batch.
 
-    tokens: at most, of a rationale. Prompts that leave no room in the model's context get empty rationales (`label_probs` will guess).
+    tokens: at most, of a rationale. Prompts that leave less room in the model's context get empty rationales; `label_probs(room=tokens)`
+    guesses there.
     InputError for a temperature or top_p outside (0, inf) and (0, 1], or no rationale.
     """
     from cupel.scorers.anatomy import anatomy
@@ -119,7 +122,7 @@ def write_rationales(
         raise InputError(f"{k} rationales of {tokens} tokens: 1 of each at least")
     if not temperature > 0 or not 0 < top_p <= 1:
         raise InputError(f"temperature is positive and top_p in (0, 1], not {temperature!r} and {top_p!r}")
-    causal, tokenizer = anatomy(lm.scorer.model).causal, lm.template.tokenizer
+    parts, tokenizer = anatomy(lm.scorer.model), lm.template.tokenizer
     out = [[""] * k for _ in prompts]
     asked = []
     for s, prompt in enumerate(prompts):
@@ -129,9 +132,13 @@ def write_rationales(
             asked += [(s, j, ids, int(np.random.SeedSequence([seed, digest, j]).generate_state(1)[0])) for j in range(k)]
     asked.sort(key=lambda one: (len(one[2]), one[0], one[1]))
     with quiet(lm.scorer):
-        for start in range(0, len(asked), batch):
+        start = 0
+        while start < len(asked):
             part = asked[start : start + batch]
-            texts = _sample(causal, tokenizer, [one[2] for one in part], [one[3] for one in part], temperature, top_p, tokens)
+            if parts.reason:  # layers that carry a state would read the padding
+                part = [one for one in part if len(one[2]) == len(part[0][2])]
+            start += len(part)
+            texts = _sample(parts.causal, tokenizer, [one[2] for one in part], [one[3] for one in part], temperature, top_p, tokens)
             for (s, j, _, _), text in zip(part, texts, strict=True):
                 out[s][j] = _BEHAVIOUR.split(text)[0].strip()
     return out
@@ -190,7 +197,7 @@ class LanguageSimulator:
         self.predictor, self.text, self.writer = predictor, text, writer or predictor
         self.mode: Mode = mode
         self.k, self.longest = rationales, longest
-        self.writing = {"temperature": temperature, "top_p": top_p, "tokens": tokens, "seed": seed}
+        self.writing: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "tokens": tokens, "seed": seed}
         self.guessed = np.zeros(0, bool)
 
     def simulate(self, memory: Memory, exposure: np.ndarray) -> np.ndarray:
@@ -202,8 +209,9 @@ class LanguageSimulator:
         return self._rows(self.text.prompts(scenes, self.mode), scenes.sizes.tolist())
 
     def _rows(self, prompts: list[str], sizes: list[int]) -> list[np.ndarray]:
+        room = 0 if self.mode == "direct" else int(self.writing["tokens"])
         texts = [[""]] * len(prompts) if self.mode == "direct" else write_rationales(self.writer, prompts, self.k, **self.writing)
-        found, self.guessed = label_probs(self.predictor, prompts, texts, sizes, longest=self.longest)
+        found, self.guessed = label_probs(self.predictor, prompts, texts, sizes, longest=self.longest, room=room)
         return [rows.mean(axis=0) for rows in found]
 
 
@@ -217,9 +225,9 @@ def rationale_rows(
     InputError where scenes are longer than the predictor reads, by number.
     """
     prompts, sizes = text.prompts(scenes, "rationale"), scenes.sizes
-    writing = {"temperature": temperature, "top_p": top_p, "tokens": tokens, "seed": seed}
+    writing: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "tokens": tokens, "seed": seed}
     texts = [write_rationales(lm, prompts, k, **writing) for lm in (strong, weak)]
-    (one, long), (other, also) = (label_probs(predictor, prompts, written, sizes) for written in texts)
+    (one, long), (other, also) = (label_probs(predictor, prompts, written, sizes, room=tokens) for written in texts)
     if (long | also).any():
         raise InputError(
             f"{int((long | also).sum()):,} of {len(scenes):,} scenes are longer than the predictor reads (first: scene "

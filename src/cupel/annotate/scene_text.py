@@ -89,7 +89,7 @@ class SceneText:
         return " ".join(self.items[item].split()) or f"item {item}"
 
     def _entry(self, memory: Memory, n: int) -> str:
-        said = [f"- {self._item(int(memory.items[n]))}"]
+        said = [f"- {self._item(int(memory.items[n])).rstrip('.')}"]
         if memory.value is not None and self.rating:
             said.append(self.rating.format(f"{float(memory.value[n]):g}"))
         if memory.time is not None and memory.now is not None:

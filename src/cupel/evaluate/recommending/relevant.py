@@ -70,7 +70,7 @@ def relevant(test: Log, train: Log, masks: Sequence[Log] = (), *, at_least: floa
     if len(first) < len(rows):
         notes.append(f"{len(rows) - len(first):,} of {len(rows):,} test events repeat a (user, item): each counts once.")
     rows = rows[first]
-    seen, again = _left_out(train, masks), np.zeros(len(rows), dtype=bool)
+    seen, again = left_out(train, masks), np.zeros(len(rows), dtype=bool)
     where = list[str]()
     for k, log in enumerate((train, *masks)):
         here = np.isin(pair[rows], log.pairs())
@@ -121,8 +121,8 @@ def _cold(rows: Rows, train: Log) -> list[str]:
     return notes
 
 
-def _left_out(train: Log, masks: Sequence[Log]) -> Rows:
-    """Items of each user in any of the logs, sorted and each once."""
+def left_out(train: Log, masks: Sequence[Log]) -> Rows:
+    """Items of each user in any of the logs, sorted, each once: what rankings leave out."""
     pairs = np.unique(np.concatenate([log.pairs() for log in (train, *masks)]))
     users, items = train.shape
     owner = pairs // items

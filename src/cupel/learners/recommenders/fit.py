@@ -107,7 +107,7 @@ class _Run:
         check_fit(objective, treatment, options)
         self.model, self.known, self.objective, self.treatment, self.o = model, known, objective, treatment, options
         self.form: Form = form_of(options, objective)
-        self.draws = Drawer(known.log, options, self.form, model.batches)
+        self.draws = Drawer(known.log, options, self.form, model.batches, known.event_p)
         self.generator = torch.Generator().manual_seed(options.seed + 1)
         self.aside = torch.Generator().manual_seed(options.seed + 2)  # masks and views: leaving them out moves no other draw
         spec = DataSpec(Numbered(count(self.form, known.log, options)), known.log.users.tolist(), known.log.items.tolist())

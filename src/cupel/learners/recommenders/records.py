@@ -92,9 +92,12 @@ def count(form: Form, log: Log, options: RecommenderOptions) -> int:
 class Drawer:
     """Steps of a log: which events come when is a pure function of (seed, epoch); items not taken are drawn by a generator."""
 
-    def __init__(self, log: Log, options: RecommenderOptions, form: Form, batches: str) -> None:
+    def __init__(self, log: Log, options: RecommenderOptions, form: Form, batches: str, p: np.ndarray | None = None) -> None:
         if not len(log):
             raise InputError("the log to train on has no events")
+        if p is not None and (form == "all" or p.shape != (len(log),) or not np.isfinite(p).all()):
+            raise InputError(f"event_p is a finite number for each of {len(log):,} events, of shape {p.shape}, and not for records=all")
+        self.p = torch.from_numpy(np.ones(len(log)) if p is None else p.astype(np.float64))
         self.log, self.o, self.form = log, options, form
         self.unseen = Unseen(log, how=options.sampler, power=options.power)
         self.rows: Rows = by_user(log)
@@ -158,15 +161,15 @@ class Drawer:
         if self.form == "single":
             p = torch.zeros(b, wide, dtype=torch.float64, device=here)
             w = torch.ones_like(p)
-            p[:, 0], w[:, 0] = 1, float(max(k, 1)) if self.o.positive is None else self.o.positive
+            p[:, 0], w[:, 0] = self.p[step.event.cpu()].to(here), float(max(k, 1)) if self.o.positive is None else self.o.positive
             record = torch.cat([step.event[:, None], len(self.log) + step.event[:, None] * k + torch.arange(k, device=here)], dim=1)
             user = step.user.repeat_interleave(wide)
             return Made(side, Side(), Target(p.reshape(-1), w.reshape(-1)), record.reshape(-1), user, step.items.reshape(-1))
         at = torch.arange(b * wide, device=here).view(b, wide)
         first, second = at[:, :1].expand(b, k).reshape(-1), at[:, 1:].reshape(-1)
-        ones = torch.ones(b * k, dtype=torch.float64, device=here)
+        p = self.p[step.event.cpu()].to(here).repeat_interleave(k)
         record = (step.event[:, None] * k + torch.arange(k, device=here)).reshape(-1)
         return Made(
-            side.map(lambda x: x[first]), side.map(lambda x: x[second]), Target(ones, ones), record, step.user.repeat_interleave(k),
+            side.map(lambda x: x[first]), side.map(lambda x: x[second]), Target(p, torch.ones_like(p)), record, step.user.repeat_interleave(k),
             step.items[:, :1].expand(b, k).reshape(-1),
         )  # fmt: skip

@@ -26,6 +26,8 @@ class Known:
     item_vectors float32 [I, d], user_vectors float32 [U, d]; None where there are none. A row of zeros says: nothing is known.
     event_vectors float32 [n, d]: what the user said before each event of the log (a wish), for models that are told; what is said after
                  the whole log is in user_vectors; event_texts [n] and user_texts [U] are the same in words, "" for nothing
+    event_p      float64 [n]: the probability that the taken item was liked, as training should see it; None: 1. A negative number unlearns
+                 the event with so much weight (negative data): loss p keep + (1 - p) flip
     item_codes   int64 [I, C]: a semantic id of each item, for models that generate them; None: they make their own of item_vectors
     """
 
@@ -35,6 +37,7 @@ class Known:
     event_vectors: np.ndarray | None = None
     event_texts: tuple[str, ...] | None = None
     user_texts: tuple[str, ...] | None = None
+    event_p: np.ndarray | None = None
     item_codes: np.ndarray | None = None
 
     @property

@@ -215,6 +215,22 @@ def test_negative_data_is_a_signed_weight() -> None:
     assert total(1.0, negative) - good == pytest.approx(2 * (total(0.5, negative) - good))
 
 
+def test_events_with_a_negative_p_are_unlearned() -> None:
+    """The same through the loop: an item that is only ever taken with p < 0 ends below where it would be if it had never been seen."""
+    data = known(users=30)
+    bad = data.log.item % 4 == 0
+    text = f"mender:{SETTINGS},inputs={DIM},dropout=0.0"
+    options = RecommenderOptions(**{**OPTIONS.recorded(), "model": text, "epochs": 8})
+    share = []
+    for weight in (1.0, 0.0, -0.2):
+        stated = Known(data.log, item_vectors=data.item_vectors, event_p=np.where(bad, weight, 1.0))
+        found = fit(stated, sft("sequence"), identity(), options).model.scores(torch.arange(30))
+        share.append(float(found.softmax(1)[:, ::4].sum(1).mean()))
+    assert share[0] > share[1] > share[2]
+    with pytest.raises(InputError, match="event_p is a finite number"):
+        fit(Known(data.log, item_vectors=data.item_vectors, event_p=np.ones(3)), sft("sequence"), identity(), options)
+
+
 def tiny_encoder(folder: Path) -> Path:
     """A T5 encoder of two layers, its weights from a seed, with a tokenizer of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cupel.errors import InputError
 from cupel.interactions.log import Log, Split
+from cupel.interactions.raw import LONG_AGO
 from cupel.interactions.splits import checked, leave_one_out, random_split, temporal, uniform_test
 
 
@@ -127,6 +130,8 @@ def test_a_test_of_its_own_is_matched_by_name() -> None:
     assert split.train.texts == ("1", "2", "3", "4", "5", "seven", "eight")
     assert len(split.validation) == 2
     assert len(split.train) == 8
+    dated = uniform_test(replace(chosen, released=np.arange(5)), asked, validation=0.2)
+    assert np.asarray(dated.test.released).tolist() == [0, 1, 2, 3, 4, LONG_AGO, LONG_AGO]
     with pytest.raises(InputError, match="1 of 1 test events"):
         uniform_test(chosen, Log.of(["a"], [1]), validation=0)
     assert len(uniform_test(chosen, Log.of(["a"], [1]), validation=0, overlap="drop").test) == 0

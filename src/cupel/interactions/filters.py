@@ -8,6 +8,7 @@ import numpy as np
 
 from cupel.errors import InputError
 from cupel.interactions.log import Log
+from cupel.interactions.order import order
 
 Keep = Literal["first", "last", "max"]
 
@@ -28,11 +29,11 @@ def deduplicated(log: Log, keep: Keep = "first") -> Log:
     if keep == "max":
         if log.value is None:
             raise InputError('events have no value: keep the "first" or the "last" of each pair')
-        turn = np.lexsort((time, -log.value, log.pairs()))  # stable: ties as the file has them
+        turn = order(time, -log.value, log.pairs())
     elif keep == "first":
-        turn = np.lexsort((time, log.pairs()))
+        turn = order(time, log.pairs())
     else:
-        turn = np.lexsort((-np.arange(len(log)), -time, log.pairs()))
+        turn = order(-np.arange(len(log)), -time, log.pairs())
     pairs = log.pairs()[turn]
     first = np.ones(len(log), dtype=bool)
     first[1:] = pairs[1:] != pairs[:-1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from cupel.errors import InputError
 from cupel.interactions.log import PER_EVENT, Log
+from cupel.interactions.order import among, distinct
 
 #: below this many cells the free ones are listed; above, cells are drawn until enough are free
 LISTED = 10_000_000
@@ -34,7 +35,7 @@ def inject(log: Log, ratio: float, seed: int = 0, avoid: Iterable[Log] = ()) -> 
     other = next((x for x in known if x.shape != log.shape), None)
     if other is not None:
         raise InputError(f"a log to avoid has {other.shape} users and items, this one {log.shape}: give parts of one split")
-    taken = np.unique(np.concatenate([x.pairs() for x in known]))
+    taken = distinct(np.concatenate([x.pairs() for x in known]))
     cells = len(log.users) * len(log.items)
     if need > cells - len(taken):
         raise InputError(
@@ -93,7 +94,7 @@ def _free(rng: np.random.Generator, taken: np.ndarray, cells: int, need: int) ->
     found = np.zeros(0, np.int64)
     while len(found) < need:
         drawn = rng.integers(0, cells, size=need - len(found) + 1024)
-        drawn = drawn[~np.isin(drawn, taken)]
+        drawn = drawn[~among(drawn, taken)]
         both = np.concatenate([found, drawn])
         found = both[np.sort(np.unique(both, return_index=True)[1])]
     return found[:need]

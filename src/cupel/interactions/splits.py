@@ -9,6 +9,7 @@ import numpy as np
 
 from cupel.errors import InputError
 from cupel.interactions.log import Log, Split
+from cupel.interactions.order import among, distinct, order
 
 #: what is done with held-out pairs that training knows as well
 Overlap = Literal["error", "drop", "keep"]
@@ -164,10 +165,10 @@ def checked(split: Split, overlap: Overlap = "error") -> Split:
     """
     if overlap not in ("error", "drop", "keep"):
         raise InputError(f'pairs held out that training knows are an "error", or one says "drop" or "keep", not {overlap!r}')
-    known = np.unique(split.train.pairs())
+    known = distinct(split.train.pairs())
     parts = {"validation": split.validation, "test": split.test}
     for name, part in parts.items():
-        again = np.isin(part.pairs(), known)
+        again = among(part.pairs(), known)
         count = int(again.sum())
         if not count:
             continue
@@ -195,11 +196,7 @@ def _cut(log: Log, part: np.ndarray, how: str, overlap: Overlap) -> Split:
 
 def _turn(log: Log) -> np.ndarray:
     """Rows in the order (user, time, item, place in the file)."""
-    keys = (log.item, log.user) if log.time is None else (log.item, log.time, log.user)  # the last decides first; the sort is stable
-    sorted_already = np.ones(max(len(log) - 1, 0), dtype=bool)
-    for key in keys:
-        sorted_already = (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & sorted_already)
-    return np.arange(len(log)) if sorted_already.all() else np.lexsort(keys)  # most files are sorted: it takes long for 10^7 rows
+    return order(log.item, log.user) if log.time is None else order(log.item, log.time, log.user)
 
 
 def _with_events(log: Log) -> Log:
@@ -238,8 +235,8 @@ def _joined_facts(log: Log, test: Log, n: int, of_item: np.ndarray) -> tuple[tup
             said[i] = text
         said[: len(log.items)] = [a or b for a, b in zip(log.texts or ("",) * len(log.items), said, strict=False)]
         texts = tuple(said)
-    if log.released is not None and (test.released is not None or n == len(log.items)):
-        released = np.zeros(n, np.int64)
+    if log.released is not None:
+        released = np.full(n, np.iinfo(np.int64).min)  # what only the test knows, and it states no date: older than all events
         if test.released is not None:
             released[of_item] = test.released
         released[: len(log.items)] = log.released

@@ -14,6 +14,7 @@ from cupel.audit.types import Action, Finding, Verdict
 from cupel.environment import versions
 from cupel.errors import InputError
 from cupel.interactions.log import Log
+from cupel.interactions.order import distinct
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ class LogAudit:
         users, items = (int((self.log.counts(axis) > 0).sum()) for axis in ("user", "item"))
         return {
             "kind": "interactions", "n_events": len(self.log), "n_users": users, "n_items": items,
-            "n_pairs": len(np.unique(self.log.pairs())), "gini": round(gini(self.log.counts()[self.log.counts() > 0]), 6),
+            "n_pairs": len(distinct(self.log.pairs())), "gini": round(gini(self.log.counts()[self.log.counts() > 0]), 6),
             "notes": list(self.log.notes),
             "verdict": {
                 "code": self.verdict.code, "sentence": self.verdict.sentence,

@@ -8,6 +8,7 @@ from cupel.audit.checks._build import by_share, clean, percent
 from cupel.audit.interactions.context import Context, found, in_seconds
 from cupel.audit.types import Finding, Scope
 from cupel.interactions.log import Log
+from cupel.interactions.order import order
 
 NAME = "bot_like_users"
 SCOPE: Scope = "row"
@@ -34,7 +35,9 @@ def check(log: Log, context: Context) -> Finding:
     if not in_seconds(log):
         details["clock"] = "no times in seconds: rate and evenness were not looked at"
     else:
-        for name, (shown, looked) in {"fast": _fast(log, counts), "even": _even(log, counts)}.items():
+        turn = order(np.asarray(log.time), log.user)
+        user, time = log.user[turn], np.asarray(log.time)[turn]
+        for name, (shown, looked) in {"fast": _fast(user, time, counts), "even": _even(user, time, counts)}.items():
             if shown.sum() * 2 > looked.sum() and looked.sum() >= 10:
                 details["clock"] = f"{int(shown.sum()):,} of {int(looked.sum()):,} users are {name}: the clock is coarse or made up"
             else:
@@ -47,10 +50,10 @@ def check(log: Log, context: Context) -> Finding:
     rows = bots[log.user]
     share = percent(rows.sum() / len(log))
     named = ", ".join(f"{name} {int(shown.sum()):,}" for name, shown in signs.items() if shown.any())
-    order = np.flatnonzero(bots)[np.argsort(-counts[bots], kind="stable")]
+    busiest = np.flatnonzero(bots)[np.argsort(-counts[bots], kind="stable")]
     return found(
         log, rows, name=NAME, scope=SCOPE, severity=by_share(int(rows.sum()), len(log), warning=0.01),
-        examples=tuple(log.users[order[:10]].tolist()),
+        examples=tuple(log.users[busiest[:10]].tolist()),
         message=f"{int(bots.sum()):,} of {users:,} users look like programs ({named}); {int(rows.sum()):,} events ({share}) are theirs",
         remedy="look at the users named; leave their events out, or give them less weight", details=details,
     )  # fmt: skip
@@ -66,23 +69,15 @@ def _many(counts: np.ndarray) -> np.ndarray:
     return busy & (counts > MANY) & (logs > middle + FAR * spread)
 
 
-def _sorted(log: Log) -> tuple[np.ndarray, np.ndarray]:
-    assert log.time is not None
-    turn = np.lexsort((log.time, log.user))
-    return log.user[turn], log.time[turn]
-
-
-def _fast(log: Log, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    user, time = _sorted(log)
+def _fast(user: np.ndarray, time: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shown = np.zeros(len(counts), dtype=bool)
-    if len(log) >= FAST:
+    if len(user) >= FAST:
         within = (user[FAST - 1 :] == user[: -FAST + 1]) & (time[FAST - 1 :] - time[: -FAST + 1] < BURST)
         shown[user[FAST - 1 :][within]] = True
     return shown, counts >= FAST
 
 
-def _even(log: Log, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    user, time = _sorted(log)
+def _even(user: np.ndarray, time: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     inside = user[1:] == user[:-1]
     gap, who = np.diff(time)[inside].astype(np.float64), user[1:][inside]
     n = np.maximum(np.bincount(who, minlength=len(counts)), 1)

@@ -8,6 +8,7 @@ from cupel.audit.checks._build import by_share, clean, percent
 from cupel.audit.interactions.context import Context, found
 from cupel.audit.types import Finding, Scope
 from cupel.interactions.log import Log
+from cupel.interactions.order import order
 
 NAME = "duplicate_events"
 SCOPE: Scope = "row"
@@ -19,11 +20,9 @@ def check(log: Log, context: Context) -> Finding:
     Severity: warning from 1 % of the events, below it info. Without times two events of a pair with one value are equal although they may
     be two visits; the message says so.
     """
-    columns = [log.pairs()]
-    for x in (log.event, log.value, log.time, log.propensity):
-        if x is not None:
-            columns.append(np.unique(x.astype(str) if x.dtype == object else x, return_inverse=True)[1])
-    turn = np.lexsort(columns[::-1])
+    codes = None if log.event is None else np.unique(log.event.astype(str), return_inverse=True)[1]
+    columns = [x for x in (log.propensity, log.time, log.value, codes, log.pairs()) if x is not None]
+    turn = order(*columns)
     same = np.ones(max(len(log) - 1, 0), dtype=bool)
     for column in columns:
         same &= column[turn][1:] == column[turn][:-1]

@@ -8,6 +8,7 @@ from cupel.audit.checks._build import by_share, clean, not_applicable
 from cupel.audit.interactions.context import Context, found
 from cupel.audit.types import Finding, Scope
 from cupel.interactions.log import Log
+from cupel.interactions.order import distinct
 
 NAME = "everything_observed"
 SCOPE: Scope = "dataset"
@@ -22,8 +23,7 @@ def check(log: Log, context: Context) -> Finding:
     items = int((log.counts() > 0).sum())
     if items < 2:
         return not_applicable(NAME, SCOPE, f"{items} items have events; the question needs 2")
-    distinct = np.unique(log.pairs())
-    per_user = np.bincount((distinct // len(log.items)).astype(np.int64), minlength=len(log.users))
+    per_user = np.bincount((distinct(log.pairs()) // len(log.items)).astype(np.int64), minlength=len(log.users))
     users, full = int((per_user > 0).sum()), per_user == items
     if not full.any():
         return clean(NAME, SCOPE, users, f"no user has all {items:,} items")

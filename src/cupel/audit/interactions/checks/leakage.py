@@ -8,6 +8,7 @@ from cupel.audit.checks._build import clean, not_applicable, percent
 from cupel.audit.interactions.context import Context, found
 from cupel.audit.types import Finding, Scope
 from cupel.interactions.log import Log
+from cupel.interactions.order import among, distinct
 
 NAME = "leakage"
 SCOPE: Scope = "row"
@@ -44,7 +45,7 @@ def shared_pairs(log: Log, other: Log) -> np.ndarray:
     user, item = _index(log.users, other.users), _index(log.items, other.items)
     u, i = user[other.user], item[other.item]
     known = (u >= 0) & (i >= 0)
-    return np.isin(log.pairs(), u[known] * len(log.items) + i[known])
+    return among(log.pairs(), distinct(u[known] * len(log.items) + i[known]))
 
 
 def _index(ids: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from cupel.audit.checks._build import clean, percent
 from cupel.audit.interactions.context import Context, found
 from cupel.audit.types import Finding, Scope
 from cupel.interactions.log import Log
+from cupel.interactions.order import order
 
 NAME = "repeated_pairs"
 SCOPE: Scope = "dataset"
@@ -19,16 +20,17 @@ def check(log: Log, context: Context) -> Finding:
     Where events are clicks or views, repeats are what people do; they are a finding (info) because a split at random by events puts a
     pair on both sides. Severity: warning where values of one pair differ in 5 % of all pairs or more (ratings that contradict themselves).
     """
-    pairs, inverse, counts = np.unique(log.pairs(), return_inverse=True, return_counts=True)
+    turn = order(log.pairs())
+    sorted_pairs = log.pairs()[turn]
+    start = np.flatnonzero(np.r_[True, sorted_pairs[1:] != sorted_pairs[:-1]])
+    pairs, counts = sorted_pairs[start], np.diff(np.append(start, len(log)))
     repeated = int((counts > 1).sum())
     if not repeated:
         return clean(NAME, SCOPE, len(pairs), "each pair of user and item has one event")
     differ = 0
     if log.value is not None:
-        low, high = np.full(len(pairs), np.inf), np.full(len(pairs), -np.inf)
-        np.minimum.at(low, inverse, log.value)
-        np.maximum.at(high, inverse, log.value)
-        differ = int((high > low).sum())
+        value = log.value[turn]
+        differ = int((np.maximum.reduceat(value, start) > np.minimum.reduceat(value, start)).sum())
     said = f"{repeated:,} of {len(pairs):,} pairs ({percent(repeated / len(pairs))}) have more than one event"
     if differ:
         said += f"; the values of {differ:,} of them differ"

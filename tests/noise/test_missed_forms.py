@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cupel.noise.loss import preference_loss
-from cupel.noise.missed import FORMS, missed, slopes
+from cupel.noise.missed import FORMS, missed, negative_weight, slopes
 from cupel.noise.pair_rate import ITEM, USER, pair_rate
 from cupel.noise.propensity import propensity
 from cupel.noise.types import DataSpec, Target, bare_terms
@@ -231,6 +231,18 @@ def test_the_surrogate_rises_with_the_rate_and_crosses_zero(x, g):
     assert c(g) < c(g + 0.01)
     if s / (1 - s) < 1:
         assert abs(c(s / (1 - s))) < 1e-12
+
+
+@quick
+@given(st.floats(-6, 6), st.floats(0.01, 0.98), st.sampled_from(["exact", "surrogate"]))
+def test_the_weight_of_a_negative_is_its_push_over_that_of_bpo(x, g, form):
+    at = double([x]).requires_grad_()
+    (push,) = torch.autograd.grad(loss_of(bpo(), missed(g, form=form), at, [0.0]).sum(), at)
+    (plain,) = torch.autograd.grad(loss_of(bpo(), missed(0.0), at, [0.0]).sum(), at)
+    found = negative_weight(at.detach(), double([g]), form)
+    assert found.item() == pytest.approx((push / plain).item(), rel=1e-9, abs=1e-9)
+    if form == "exact":
+        assert 0 <= found.item() < 1, "the likelihood never pulls a no up"
 
 
 # ---- the learned rate per pair -------------------------------------------------------------------------------------------

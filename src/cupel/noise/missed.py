@@ -109,7 +109,7 @@ def missed(
         label = given_of(terms)
         z = log_odds(terms).double()
         p, w = label.p.to(z), label.w.to(z)
-        hidden = w * (1 - p) * _posterior(z, rates.read(terms, state, z))
+        hidden = w * (1 - p) * hidden_positive(z, rates.read(terms, state, z))
         return rates.mean(terms, state, learn, hidden, hidden + w * p)
 
     return _treatment(form, settings, rates.init, rates.read)._replace(update=update)
@@ -143,7 +143,7 @@ def slopes(z: Tensor, g: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     [(-0.2, 0.137154), (-0.133638, 0.255334)]
     """
     if form == "exact":
-        return -g, _posterior(z, g) * (1 - g)
+        return -g, hidden_positive(z, g) * (1 - g)
     s = torch.sigmoid(z)
     return -g * s, (1 - g) * s
 
@@ -159,7 +159,7 @@ def _treatment(form: Form, settings: Mapping[str, float | str | None], init: Ini
             total = first + second
             share = torch.where(total > 0, first / torch.where(total > 0, total, 1.0), p)
             return Target(share.to(target.p.dtype), (target.w * total).to(target.w.dtype))
-        return target._replace(p=(p + (1 - p) * _posterior(log_odds(terms).to(p.dtype), g)).to(target.p.dtype))
+        return target._replace(p=(p + (1 - p) * hidden_positive(log_odds(terms).to(p.dtype), g)).to(target.p.dtype))
 
     touches: frozenset[Literal["p", "w"]] = frozenset({"p", "w"} if form == "surrogate" else {"p"})
     return Treatment(
@@ -167,6 +167,22 @@ def _treatment(form: Form, settings: Mapping[str, float | str | None], init: Ini
     )  # fmt: skip
 
 
-def _posterior(z: Tensor, g: Tensor) -> Tensor:
-    """g s / (1 - s + g s) with s = sigmoid(z): sigmoid(z + log g)."""
+def hidden_positive(z: Tensor, g: Tensor) -> Tensor:
+    """P(a recorded "no" is a missed "yes"), q = g s / (1 - s + g s) with s = sigmoid(z): sigmoid(z + log g). Pairs for review, by q.
+
+    >>> hidden_positive(torch.tensor([-0.3]), torch.tensor([0.4]))
+    tensor([0.2286])
+    """
     return torch.sigmoid(z + g.log())
+
+
+def negative_weight(z: Tensor, g: Tensor, form: Form = "exact") -> Tensor:
+    """How much a recorded "no" is pushed down, relative to BPO's push s = sigmoid(z): 1 at g = 0, negative where it is used as a "yes".
+
+    exact: 1 - q / s; surrogate: (s - g (1 - s)) / s, which crosses zero at g = s / (1 - s). The sampler's view of NBPO (card 05-nbpo).
+
+    >>> negative_weight(torch.tensor([-0.3, -3.0]), torch.tensor([0.4, 0.4]), "surrogate")
+    tensor([ 0.4601, -7.0342])
+    """
+    s = torch.sigmoid(z)
+    return 1 - hidden_positive(z, g) / s if form == "exact" else (s - g * (1 - s)) / s

@@ -95,6 +95,13 @@ def test_rejection_and_hit_rates_lower_the_noise_kept_and_the_estimate_says_so()
     assert kept["strong_hit_rate", "none"] < kept["random", "none"] - 0.1
 
 
+def test_a_source_that_knows_little_says_so() -> None:
+    vague = np.full((100, 3, 4), 0.25)
+    found = select(vague, vague, np.arange(100) % 4, reject="none")
+    assert np.isnan(found.noise_kept)
+    assert "cannot be told" in found.words[1]
+
+
 def test_identical_sources_have_no_difficulty() -> None:
     strong, _, chosen, _ = planted(1, 50)
     measures: list[By] = ["epistemic", "total", "aleatoric", "log_loss"]

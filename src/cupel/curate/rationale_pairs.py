@@ -74,7 +74,8 @@ class Selection:
     pairs         of kept scenes that have both a matching and a non-matching rationale
     score         float64 [all scenes] by which they were ranked (higher first); explained bool [all scenes], by the sources
                   that `reject` names
-    noise         the rate of wrong records over all scenes; `noise_kept` its expected share among the kept ones
+    noise         the rate of wrong records over all scenes; `noise_kept` its expected share among the kept ones, NaN where the interval
+                  of the rate is wider than .25: the strong source knows too little to tell
     words         the same in sentences
     """
 
@@ -128,14 +129,16 @@ def select(
     kept = pool if budget is None else pool[stratified_top(score[pool], groups[pool], budget)]
     pairs = chosen_rejected(one, other, a, did_strong, did_weak).of(kept)
     noise = choice_noise(one, a)
-    share = float(noise.wrong[kept].mean())
-    said = "; none was left out for being unexplained" if reject == "none" else f", {int((~explained).sum()):,} unexplained ones left out"
-    vague = " The interval is wide: the strong source knows too little to tell." if noise.high - noise.low > _VAGUE else ""
+    vague = noise.high - noise.low > _VAGUE
+    share = float("nan") if vague else float(noise.wrong[kept].mean())
+    left = "none was left out for being unexplained" if reject == "none" else f"{int((~explained).sum()):,} unexplained ones were left out"
     words = (
-        f"{len(kept):,} of {len(a):,} scenes kept by {by}{said}; {len(pairs.scene):,} of them have a pair of rationales.",
+        f"{len(kept):,} of {len(a):,} scenes kept by {by}, {left}; {len(pairs.scene):,} of them have a pair of rationales.",
+        f"How many recorded choices are wrong cannot be told: between {noise.low:.3f} and {noise.high:.3f} of all, the strong source knows "
+        "too little." if vague else
         f"Recorded choices that are wrong: {noise.rate:.3f} of all [{noise.low:.3f}, {noise.high:.3f}], {share:.3f} of those kept, if the "
-        f"strong source is never sure of something wrong.{vague}",
-    )
+        "strong source is never sure of something wrong.",
+    )  # fmt: skip
     return Selection(kept, pairs, score, explained, noise, share, words)
 
 

@@ -81,14 +81,17 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """One transformer layer, normalised before each part: x + A(LN x), then x + W2 relu(W1 LN x); all dropped out before they are added.
 
-    cross: whether an attention over a memory stands between the two.
+    cross: whether an attention over a memory (`memory`, after `memory_norm`) stands between the two; a decoder calls it.
     """
+
+    memory: Attention
+    memory_norm: nn.LayerNorm
 
     def __init__(self, dim: int, heads: int, width: int, dropout: float, *, cross: bool = False) -> None:
         super().__init__()
         self.attention, self.norm = Attention(dim, heads), nn.LayerNorm(dim)
-        self.memory = Attention(dim, heads) if cross else None
-        self.memory_norm = nn.LayerNorm(dim) if cross else None
+        if cross:
+            self.memory, self.memory_norm = Attention(dim, heads), nn.LayerNorm(dim)
         self.first, self.second, self.forward_norm = nn.Linear(dim, width), nn.Linear(width, dim), nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 

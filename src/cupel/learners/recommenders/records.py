@@ -170,6 +170,6 @@ class Drawer:
         p = self.p[step.event.cpu()].to(here).repeat_interleave(k)
         record = (step.event[:, None] * k + torch.arange(k, device=here)).reshape(-1)
         return Made(
-            side.map(lambda x: x[first]), side.map(lambda x: x[second]), Target(p, torch.ones_like(p)), record, step.user.repeat_interleave(k),
-            step.items[:, :1].expand(b, k).reshape(-1),
+            side.map(lambda x: x[first]), side.map(lambda x: x[second]), Target(p, torch.ones_like(p)), record,
+            step.user.repeat_interleave(k), step.items[:, :1].expand(b, k).reshape(-1),
         )  # fmt: skip

@@ -242,7 +242,8 @@ def residual_kmeans(
         book = np.zeros((codes, x.shape[1]), np.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of vectors that differ by rounding alone; used codes are counted
-            book[:n] = KMeans(n, n_init=1, max_iter=100, random_state=seed + level).fit(left).cluster_centers_
+            means = KMeans(n, n_init=1, max_iter=100, random_state=seed + level)  # pyright: ignore[reportArgumentType]
+            book[:n] = means.fit(left).cluster_centers_
         book[n:] = book[0]  # fewer distinct vectors than codes: the codes beyond are never the first of the nearest
         left = quantised(left, [book])[1]
         books.append(book)

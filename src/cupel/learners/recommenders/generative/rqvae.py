@@ -67,7 +67,8 @@ class Quantiser(nn.Module):
         left = self.encoder(x).cpu().numpy()
         for level, book in enumerate(self.books):
             n = min(len(book), len(np.unique(left, axis=0)))
-            centres = KMeans(n, n_init=1, max_iter=100, random_state=seed + level).fit(left).cluster_centers_.astype(np.float32)
+            means = KMeans(n, n_init=1, max_iter=100, random_state=seed + level)  # pyright: ignore[reportArgumentType]
+            centres = means.fit(left).cluster_centers_.astype(np.float32)
             book[:n] = torch.from_numpy(centres).to(book)
             book[n:] = book[0]
             left = quantised(left, [centres])[1]

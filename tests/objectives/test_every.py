@@ -47,7 +47,7 @@ def test_swapping_twice_changes_nothing(name: str) -> None:
 
 @every
 def test_swap_says_whether_comparisons_are_coupled(name: str) -> None:
-    """Where sides may be swapped alone, the loss of one comparison does not see the others, and its flip differs from it, unless no label is read."""
+    """Where sides may be swapped alone, the loss of one comparison does not see the others; its flip differs, unless no label is read."""
     objective = by_name(name)
     first, second = helpers.random_sides(objective.needs, seed=2)
     context = checks.context_of(objective, first, second)

@@ -218,7 +218,7 @@ def fit_slope(toward: np.ndarray, noise: float = 0.0) -> tuple[float, bool]:
         return 0.0, False  # the margins point the wrong way or nowhere: one half is the best that rises with them
     if best == len(grid) - 1:
         return _STEEPEST / scale, True
-    found = minimize_scalar(loss, bounds=(grid[max(best - 1, 0)], grid[best + 1]), method="bounded", options={"xatol": 1e-9})
+    found: Any = minimize_scalar(loss, bounds=(grid[max(best - 1, 0)], grid[best + 1]), method="bounded", options={"xatol": 1e-9})
     return float(np.exp(found.x)) / scale, False
 
 

@@ -84,7 +84,8 @@ def load(directory: str | Path, *, device: str = "cpu") -> Saved:
         texts, said = (None if name not in ids else tuple(ids[name]) for name in ("texts", "user_texts"))
         users, items = (np.array(ids[name], dtype=str) for name in ("users", "items"))
         log = Log(users, items, kept["user"], kept["item"], time=kept.get("time"), texts=texts)
-        known = Known(log, user_texts=said, **{name: kept.get(name) for name in VECTORS})
+        vectors: dict[str, Any] = {name: kept.get(name) for name in VECTORS}
+        known = Known(log, user_texts=said, **vectors)
         model = build(config["model"], *log.shape, config["seed"])
         model.prepare(known)
         model.load_state_dict({name: torch.from_numpy(x) for name, x in state.items()})

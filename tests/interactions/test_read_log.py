@@ -283,6 +283,32 @@ def test_what_is_not_there_or_no_log_is_said(tmp_path: Path) -> None:
         read_log(tmp_path / "b.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "named", "told"),
+    [
+        ("a.csv", b"user,user,item\na,x,b\n", {}, r"has 2 columns 'user', and one is the user"),
+        ("a.csv", b"user,item\na,b\n", {"user": "item"}, r"has no column of items"),
+        ("a.csv", b"user,item\na,b\n", {"user": "item", "item": "item"}, r"'item' cannot be both user and item"),
+        ("a.csv", b"user,item\n\xe9,b\n", {}, r"save it as UTF-8"),
+        ("a.jsonl", b'{"user": {"id": 1}, "item": "x"}\n', {}, r"the user of an event is one word or number, not struct"),
+        ("a.jsonl", b'{"user": 1, "item": "x", "time": [1]}\n', {}, r"the time of an event is one word or number, not list"),
+        ("a.csv.gz", b"no gzip", {}, r"cannot be read"),
+        ("a.csv", b"", {}, r"no header that could be read"),
+    ],
+)
+def test_odd_files_are_refused_in_words(name: str, data: bytes, named: dict[str, str], told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(RecordError, match=told):
+        read_log(tmp_path / name, map=named, format="table" if named else None)
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbfuser,item\na,b\n", b"user,item\r\na,b\r\n", b"User , ITEM\na,b\n", b"user\titem\na\tb\n"])
+def test_odd_files_that_say_what_they_mean_are_read(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    log = read_log(tmp_path / "a.csv")
+    assert (log.users.tolist(), log.items.tolist()) == (["a"], ["b"])
+
+
 def test_a_log_is_written_and_read_back_exactly(tmp_path: Path) -> None:
     whole = Log(
         np.array(["a", "é\x00", "no events"]), np.array(["<b>", "2", "3"]), np.array([1, 0, 0], np.int32), np.array([2, 0, 1], np.int32),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cupel.errors import RecordError
-from cupel.interactions.log import Log
+from cupel.interactions.log import PER_EVENT, Log
 from cupel.interactions.values import numbers, seconds
 
 compute: Any = pc
@@ -46,6 +46,7 @@ def build(raw: Raw, *, what: str, max_bad: float = 0.01) -> Log:
     n = len(raw.user)
     if n + len(raw.skipped) == 0:
         raise RecordError(f"{what} has no events: give a file with at least one row")
+    _refuse_nested(raw, what)
     problems: dict[str, np.ndarray] = {}
     user, users = _ids(raw.user, "user", problems)
     item, items = _ids(raw.item, "item", problems)
@@ -193,6 +194,13 @@ def _refuse_propensities(propensity: np.ndarray, unread: np.ndarray, what: str, 
             "that could not be seen cannot be corrected for: mend them, or leave the column out: "
             "map={'propensity': ''}"
         )
+
+
+def _refuse_nested(raw: Raw, what: str) -> None:
+    for name in PER_EVENT:
+        kind = getattr(getattr(raw, name), "type", None)
+        if isinstance(kind, pa.DataType) and pa.types.is_nested(kind) and not pa.types.is_dictionary(kind):
+            raise RecordError(f"{what}: the {name} of an event is one word or number, not {kind}: name another column with map (--map)")
 
 
 def _where(bad: np.ndarray, raw: Raw) -> str:

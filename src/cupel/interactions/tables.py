@@ -88,5 +88,6 @@ def separated(
                 return pc.read_csv(stream, **options), tuple(skipped), 1 if names else 2
         except (pa.ArrowException, OSError) as error:
             if attempt or not isinstance(error, pa.ArrowInvalid):
-                raise RecordError(f"{path} cannot be read as a text table: {str(error).splitlines()[0]}") from error
+                hint = ". It is in another encoding: save it as UTF-8" if "UTF8" in str(error) else ""
+                raise RecordError(f"{path} cannot be read as a text table: {str(error).splitlines()[0]}{hint}") from error
     raise AssertionError("a table is read or refused")

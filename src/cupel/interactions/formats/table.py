@@ -73,4 +73,16 @@ def resolve(place: Place, there: list[str]) -> dict[str, str]:
         column = next((small[word] for word in usual if word in small and small[word] not in taken), None)
         if column is not None:
             found[name] = column
+    _refuse_doubles(place, found, there)
     return found
+
+
+def _refuse_doubles(place: Place, found: dict[str, str], there: list[str]) -> None:
+    for name, column in found.items():
+        if there.count(column) > 1:
+            raise RecordError(
+                f"{place.path} has {there.count(column)} columns {column!r}, and one is the {name}: give them names of their own"
+            )
+        other = next((one for one, same in found.items() if same == column and one != name), None)
+        if other:
+            raise RecordError(f"the column {column!r} cannot be both {name} and {other}: name another with map={{'{other}': 'COLUMN'}}")

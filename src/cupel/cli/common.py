@@ -82,8 +82,8 @@ class Console:
             yield report
 
 
-def parse_map(entries: Sequence[str] | None) -> dict[str, str] | None:
-    """`["prompt=question"]` as `{"prompt": "question"}`; anything else is an InputError.
+def parse_map(entries: Sequence[str] | None, *, empty: bool = False) -> dict[str, str] | None:
+    """`["prompt=question"]` as `{"prompt": "question"}`; anything else is an InputError. empty: `time=` leaves a column out.
 
     >>> parse_map(["prompt=question"])
     {'prompt': 'question'}
@@ -95,7 +95,7 @@ def parse_map(entries: Sequence[str] | None) -> dict[str, str] | None:
     renames: dict[str, str] = {}
     for entry in entries:
         new, equals, column = entry.partition("=")
-        if not equals or not new.strip() or not column.strip():
+        if not equals or not new.strip() or not (column.strip() or empty):
             raise InputError(f"--map {entry!r} is not of the form new=column, e.g. --map prompt=question")
         renames[new.strip()] = column.strip()
     return renames

@@ -164,7 +164,7 @@ def check_vectors(x: np.ndarray | None, ids: Sequence[str], what: str, width: in
 def shuffled(x: np.ndarray, seed: int) -> np.ndarray:
     """The rows that are not 0 in another order among themselves: the control for any gain that is said to come from text.
 
-    >>> shuffled(np.array([[1.0], [0.0], [2.0]]), 0).tolist()
+    >>> shuffled(np.array([[1.0], [0.0], [2.0]]), 1).tolist()
     [[2.0], [0.0], [1.0]]
     """
     rows = np.flatnonzero(np.abs(x).sum(axis=1) > 0)

@@ -226,8 +226,8 @@ def recommender(
     console = c.Console(json=as_json, quiet=quiet, no_progress=no_progress)
     with console.progress() as progress:
         summary = train_recommender_file(
-            file, out, changes, map=c.parse_map(map_, empty=True), format=format_, max_bad=max_bad, test=test, text=text, dry_run=dry_run, force=force,
-            allow_download=allow_download, progress=progress,
+            file, out, changes, map=c.parse_map(map_, empty=True), format=format_, max_bad=max_bad, test=test, text=text,
+            dry_run=dry_run, force=force, allow_download=allow_download, progress=progress,
         )  # fmt: skip
     console.emit(summary)
     if not as_json:

@@ -39,7 +39,7 @@ def missed(
                    gradient of the likelihood log(1 - (1 - g) s) of a "no". Calibrated
     "surrogate"    keep weighs 1 - g for a "yes" and g for a "no", flip 1 for a "no" (NBPO, the published method). It ranks well and is
                    no likelihood: a pure "no" settles at s = g / (1 + g). With the objective `bpo_probability` it is NBPOs
-    "inverse"      p <- p / max(1 - g, clip): `propensity(1 - g)` (Rel-MF). Unbiased, reads no model, unbounded below: stop early
+    "inverse"      p <- p / max(1 - g, clip): `propensity(1 - g)` (Rel-MF). Unbiased, reads no model, unbounded below: few steps only
     "nonnegative"  the same without the part of an item that goes negative in a step: `propensity(1 - g, nonnegative=True)`
 
     For p = 1 recorded and pointwise losses (keep if liked, flip if not). Yu & Qin 2020, arXiv:2007.07204 (card 05-nbpo), and Saito et al.

@@ -37,10 +37,11 @@ def propensity(exposure: Stated, *, by: By = "record", clip: float = 0.0, nonneg
     p = 1 is a click (keep: loss if relevant, flip: loss if not), P(click) = theta * relevance. (1) then is Y/t d1 + (1 - Y/t) d0 with
     t = max(theta, M): Saito et al. 2020, "Unbiased Recommender Learning from MNAR Implicit Feedback" (card 32-unbiased-mnar). With M = 0
     its expectation is the loss on true relevance; M trades bias for variance, and 1 is the naive loss. A click's coefficient of d0 is
-    negative, so the loss is unbounded below: stop early, clip, or use
+    negative, so the loss is unbounded below, and a model trained to the end ranks near-randomly. Stopping early on the same estimator
+    repairs its probabilities, not its ranking (benchmarks/mnar.py); what ranks is the likelihood, `missed(1 - theta)`, or
 
-    nonnegative  drop the d0 term of a group (an item) in a step where its sum is negative (ours; measured on the card, .70 against .53
-                 AUC at convergence). Looks at the whole step.
+    nonnegative  drop the d0 term of a group (an item) in a step where its sum is negative (ours; .69 against .54 AUC at convergence).
+                 Looks at the whole step.
     exposure     theta in (0, 1], one number or by id. clip: M in [0, 1]. ValueError otherwise, and at `init` where an id is missing; a
                  warning where M (below 1) exceeds every theta. `missed(1 - theta, form="inverse")` is the same treatment.
 

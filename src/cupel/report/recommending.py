@@ -26,8 +26,8 @@ def page(result: Mapping[str, Any], *, title: str) -> str:
 def view(result: Mapping[str, Any], title: str) -> dict[str, Any]:
     """The template's variables."""
     whole, *rest = result["parts"]
-    plain = [metric for metric in whole["value"] if " " not in metric]
-    weighted = [metric for metric in whole["value"] if " " in metric]
+    plain = sorted((metric for metric in whole["value"] if " " not in metric), key=_place)
+    weighted = sorted((metric for metric in whole["value"] if " " in metric), key=_place)
     several = len(result["models"]) > 1
     return {
         "title": t.short(title, NAME),
@@ -44,6 +44,12 @@ def view(result: Mapping[str, Any], title: str) -> dict[str, Any]:
         "how": tb.mapping("How it is counted", ("What", "How"), _how(result), width=TEXT),
         "notes": [t.said(note, TEXT) for note in result["notes"]],
     }
+
+
+def _place(metric: str) -> tuple[int, int]:
+    """Longer lists first, and what is divided before what is not: tables are wide, and the headline stands first."""
+    name, _, form = metric.partition(" ")
+    return -int(name.partition("@")[2]), ["", "snips", "pooled", "ips"].index(form)
 
 
 def _sentences(result: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
@@ -113,7 +119,7 @@ def _figure(
     key: str, title: str, caption: str, shares: Sequence[tuple[str, Mapping[str, Any]]], words: Any, *, zero: bool
 ) -> Figure | None:
     rows = [
-        svg.Span(t.label(t.short(name, NAME)), *(t.number(share[end]) for end in ("low", "high", "estimate")), words(share))
+        svg.Span(t.label(t.short(name, NAME)), t.number(share["low"]), t.number(share["high"]), t.number(share["estimate"]), words(share))
         for name, share in shares
     ]
     ends = [end for row in rows for end in (row.low, row.high, row.point) if end is not None]

@@ -57,6 +57,14 @@ def test_the_same_as_groups_crossed_with_seeds() -> None:
     assert made.of(("m", "a"), 200).high - flat.high > 0.05  # type: ignore[operator]  # seeds differ by .1
 
 
+def test_ends_stay_where_metrics_can_be() -> None:
+    near = np.tile(np.array([[1.0], [0.2], [0.9]]), (1, 30)) * np.linspace(0.9, 1, 30)
+    made = Draws.make({(m, n): one(x) for m in ("m", "m ips") for n, x in (("a", near), ("b", 1 - near))}, seed=0, draws=200)
+    assert (made.of(("m", "a"), 30).low, made.of(("m", "a"), 30).high) == (0.0, 1.0)
+    assert made.of(("m ips", "a"), 30).high > 1.0  # type: ignore[operator]
+    assert made.between(("m", "a"), ("m", "b"), 30).high == 1.0
+
+
 def test_users_that_do_not_count_and_ratios() -> None:
     above, below = np.array([1.0, 0, 2, 0, 3]), np.array([2.0, 0, 2, 0, 4])
     share = Draws.make({("m", "a"): one(above, below)}, seed=0, draws=300).of(("m", "a"), 9)

@@ -123,7 +123,7 @@ def test_bad_input(tmp_path: Path) -> None:
     index = Index.of(model, log)
     for wrong, words in (({"k": 0}, "at least 1"), ({"block": 0}, "at least 1")):
         with pytest.raises(InputError, match=words):
-            index.search([0], **{"k": 3, **wrong})
+            index.search([0], **{"k": 3, **wrong})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="user 17 is outside the 17"):
         index.search([17], 3)
     with pytest.raises(InputError, match="holds no index"):
@@ -143,7 +143,7 @@ def test_faiss_agrees_where_it_is_installed() -> None:
     model, log = made(seed=5)
     index, seen = Index.of(model, log), by_user(log, order="item")
     try:
-        import faiss  # noqa: F401
+        import faiss  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         with pytest.raises(InputError, match="needs the package faiss"):
             index.search([0], 3, engine="faiss")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class Draws:
     def of(self, key: tuple[str, ...], events: int) -> Share:
         """The metric with its 95 % interval."""
         one = self.measured[key]
-        return _share(one.value, self.values[key], [one.influence()] if one.below.any() else [], one, events)
+        cells = [one.influence()] if one.below.any() else []
+        return _clipped(_share(one.value, self.values[key], cells, one, events), 0.0, None if _unbounded(key) else 1.0)
 
     def between(self, key: tuple[str, ...], base: tuple[str, ...], events: int) -> Share:
         """The metric minus that of the base with its 95 % interval: the same users in each draw, seeds paired where there are as many."""
@@ -80,7 +81,19 @@ class Draws:
         paired = len(one.above) == len(two.above)
         cells = [one.influence() - two.influence()] if paired else [one.influence(), two.influence()]
         over = one.influence().mean(axis=1) - two.influence().mean(axis=1)
-        return _share(one.value - two.value, self.values[key] - self.values[base], cells, one, events, over)
+        found = _share(one.value - two.value, self.values[key] - self.values[base], cells, one, events, over)
+        return found if _unbounded(key) else _clipped(found, -1.0, 1.0)
+
+
+def _unbounded(key: tuple[str, ...]) -> bool:
+    """Whether a metric may exceed 1: those by inverse propensity are not divided."""
+    return key[0].endswith(" ips")
+
+
+def _clipped(share: Share, low: float, high: float | None) -> Share:
+    if share.low is None or share.high is None:
+        return share
+    return replace(share, low=max(share.low, low), high=share.high if high is None else min(share.high, high))
 
 
 def _share(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT = "cupel-index 1"
 FILE = "index.safetensors"
+#: columns of the first block of a search: they set the limit that the others have to exceed
+FIRST = 512
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ def _scan(query: Tensor, table: Tensor, own: Tensor, hidden: tuple[np.ndarray, n
     rows, columns = hidden
     value, column = query.new_full((len(query), 0), 0.0), torch.zeros((len(query), 0), dtype=torch.int64, device=query.device)
     width = table.shape[1]
-    for low in range(0, width, block):
-        high = min(low + block, width)
+    high = 0
+    while high < width:
+        low, high = high, min(high + (block if high else min(block, FIRST)), width)
         found = torch.addmm(own[low:high], query, table[:, low:high])
         a, b = np.searchsorted(columns, [low, high])
         if b > a:

@@ -71,24 +71,36 @@ class TextAlignment(nn.Module):
             warnings.warn("a step of one record has no other items to tell its own apart from: their alignment is 0", stacklevel=2)
         total = user_table.new_zeros(())
         at, inside = self._pool_of(user)
-        mapped = self.map(self.text_user[at])
-        where = torch.searchsorted(at, user)
-        if bool(inside.any()):
-            total = (
-                total + info_nce(user_table[user], mapped[where], mapped, self.temperature, use=self.use_user[user], pool_use=inside).sum()
-            )
+        total = total + self._told_apart(user_table, user, self.use_user, at, self.map(self.text_user[at]), inside)
         for column in items.unbind(1):
-            known = self.use_item[column]
-            if not bool(known.any()):
-                continue
             each, back = torch.unique(column, return_inverse=True)
-            said = self.map(self.text_item[each])
-            if self.distinct:
-                pool, counted = said, self.use_item[each]
-            else:
-                pool, counted = said[back], known
-            total = total + info_nce(item_table[column], said[back], pool, self.temperature, use=known, pool_use=counted).sum()
+            said, known = self.map(self.text_item[each]), self.use_item[each]
+            pool = (said, known) if self.distinct else (said[back], known[back])
+            total = total + self._told_apart(item_table, column, self.use_item, each, said, pool[1], pool[0])
         return self.weight * total / len(user)
+
+    def _told_apart(
+        self, table: Tensor, rows: Tensor, use: Tensor, at: Tensor, said: Tensor, counted: Tensor, pool: Tensor | None = None
+    ) -> Tensor:
+        """The sum of InfoNCE over `rows` of a table; `said` is the text of the nodes `at` (sorted), and the pool unless one is given.
+
+        Rows that are the same node have the same value: it is computed once and taken as often as the node occurs.
+        """
+        each, times = torch.unique(rows, return_counts=True)
+        known = use[each]
+        if not bool(known.any()):
+            return table.new_zeros(())
+        y = said[torch.searchsorted(at, each)]
+        every, whole = bool(known.all()), bool(counted.all())
+        found = info_nce(
+            table[each],
+            y,
+            said if pool is None else pool,
+            self.temperature,
+            use=None if every else known,
+            pool_use=None if whole else counted,
+        )
+        return (found * times).sum()
 
     def mask(self) -> tuple[Tensor, Tensor]:
         """Users and items whose vectors are replaced in a step: max(1, floor(mask_ratio x nodes with text)) of these, drawn anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -195,7 +196,7 @@ def _merge(value: Tensor, column: Tensor, row: Tensor, new: Tensor, score: Tenso
 
 def _faiss(index: Index, users: np.ndarray, k: int, seen: Rows | None, batch: int) -> tuple[np.ndarray, np.ndarray]:
     try:
-        import faiss  # type: ignore[import-not-found]
+        faiss: Any = import_module("faiss")
     except ImportError as error:
         raise InputError("engine faiss needs the package faiss (pip install faiss-cpu); without it engine torch gives the same") from error
     table = np.ascontiguousarray(np.hstack([index.item.cpu().numpy(), index.bias.cpu().numpy()[:, None]]), np.float32)

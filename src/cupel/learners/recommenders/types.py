@@ -195,7 +195,7 @@ def _best(found: Tensor, k: int, turn: Tensor) -> Tensor:
     k = min(k, found.shape[1])
     more = min(k + 1, found.shape[1])
     value, item = torch.topk(found, more, dim=1)
-    tied = (value[:, 1:] == value[:, :-1]).any(dim=1) & (value[:, k - 1] > -torch.inf)
+    tied = ((value[:, 1:] == value[:, :-1]) & (value[:, 1:] > -torch.inf)).any(dim=1)
     if bool(tied.any()):  # a stable sort is asked for only where it decides
         rows = found[tied][:, turn]
         item[tied] = turn[torch.sort(rows, dim=1, descending=True, stable=True).indices[:, :more]]

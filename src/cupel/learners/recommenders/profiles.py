@@ -58,7 +58,7 @@ def template_profiles(
         share = has[items].sum(axis=0) / max(has[items].sum(), 1)
         lift = np.where(share > 0.05, share / catalogue, 0)
         best = ", ".join(names[k] for k in np.argsort(-lift, kind="stable")[:4] if lift[k] > 0)
-        some = ", ".join(titles[i] for i in sorted(rng.permutation(items)[:shown]))
+        some = ", ".join(titles[int(i)] for i in sorted(rng.permutation(items)[:shown]))
         users.append(f"A {who} who enjoys {best + ' ' if best else ''}{what} such as {some}.")
     made = train.texts or tuple(f"{title}. {', '.join(each)}." if each else f"{title}." for title, each in zip(titles, kinds, strict=True))
     return Profiles(tuple(users), made, (f"profiles by template: {sum(not x for x in users):,} users without events have none",))
@@ -143,7 +143,7 @@ def profile_vectors(texts: Sequence[str], ids: Sequence[str], encoder: Encoder, 
     out = np.zeros((len(texts), encoder.dim), np.float32)
     there = np.array([i for i, text in enumerate(texts) if text], dtype=np.int64)
     if len(there):
-        out[there] = encode_cached(encoder, [texts[i] for i in there], cache)
+        out[there] = encode_cached(encoder, [texts[i] for i in there.tolist()], cache)
     norm = np.linalg.norm(out, axis=1)
     wrong = [i for i in there.tolist() if not (np.isfinite(norm[i]) and norm[i] > 0)]
     if wrong:

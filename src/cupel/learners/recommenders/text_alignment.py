@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def mapping(wide: int, out: int, draws: torch.Generator) -> nn.Sequential:
     [(5, 8), (5,), (2, 5), (2,)]
     """
     middle = (wide + out) // 2
-    layers = nn.utils.skip_init(nn.Linear, wide, middle), nn.utils.skip_init(nn.Linear, middle, out)
+    layers = [cast("nn.Linear", nn.utils.skip_init(nn.Linear, *shape)) for shape in ((wide, middle), (middle, out))]
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight, generator=draws)
         nn.init.zeros_(layer.bias)

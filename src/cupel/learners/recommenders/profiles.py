@@ -143,7 +143,7 @@ def profile_vectors(texts: Sequence[str], ids: Sequence[str], encoder: Encoder, 
     out = np.zeros((len(texts), encoder.dim), np.float32)
     there = np.array([i for i, text in enumerate(texts) if text], dtype=np.int64)
     if len(there):
-        out[there] = encode_cached(encoder, [texts[i] for i in there.tolist()], cache)
+        out[there] = encode_cached(encoder, [texts[int(i)] for i in there], cache)
     norm = np.linalg.norm(out, axis=1)
     wrong = [i for i in there.tolist() if not (np.isfinite(norm[i]) and norm[i] > 0)]
     if wrong:

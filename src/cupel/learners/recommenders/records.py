@@ -97,7 +97,7 @@ class Drawer:
             raise InputError("the log to train on has no events")
         if p is not None and (form == "all" or p.shape != (len(log),) or not np.isfinite(p).all()):
             raise InputError(f"event_p is a finite number for each of {len(log):,} events, of shape {p.shape}, and not for records=all")
-        self.p = torch.from_numpy(np.ones(len(log)) if p is None else p.astype(np.float64))
+        self.p = None if p is None else torch.from_numpy(p.astype(np.float64))
         self.log, self.o, self.form = log, options, form
         self.unseen = Unseen(log, how=options.sampler, power=options.power)
         self.rows: Rows = by_user(log)
@@ -161,15 +161,23 @@ class Drawer:
         if self.form == "single":
             p = torch.zeros(b, wide, dtype=torch.float64, device=here)
             w = torch.ones_like(p)
-            p[:, 0], w[:, 0] = self.p[step.event.cpu()].to(here), float(max(k, 1)) if self.o.positive is None else self.o.positive
+            p[:, 0] = 1.0 if self.p is None else self.p[step.event.cpu()].to(here)
+            w[:, 0] = float(max(k, 1)) if self.o.positive is None else self.o.positive
             record = torch.cat([step.event[:, None], len(self.log) + step.event[:, None] * k + torch.arange(k, device=here)], dim=1)
             user = step.user.repeat_interleave(wide)
             return Made(side, Side(), Target(p.reshape(-1), w.reshape(-1)), record.reshape(-1), user, step.items.reshape(-1))
-        at = torch.arange(b * wide, device=here).view(b, wide)
-        first, second = at[:, :1].expand(b, k).reshape(-1), at[:, 1:].reshape(-1)
-        p = self.p[step.event.cpu()].to(here).repeat_interleave(k)
+        p = torch.ones(b * k, dtype=torch.float64, device=here)
+        if self.p is not None:
+            p = self.p[step.event.cpu()].to(here).repeat_interleave(k)
         record = (step.event[:, None] * k + torch.arange(k, device=here)).reshape(-1)
-        return Made(
-            side.map(lambda x: x[first]), side.map(lambda x: x[second]), Target(p, torch.ones_like(p)), record,
-            step.user.repeat_interleave(k), step.items[:, :1].expand(b, k).reshape(-1),
-        )  # fmt: skip
+
+        def taken(x: Tensor) -> Tensor:
+            x = x.view(b, wide, *x.shape[1:])
+            return x[:, :1].expand(b, k, *x.shape[2:]).reshape(b * k, *x.shape[2:])
+
+        def other(x: Tensor) -> Tensor:
+            x = x.view(b, wide, *x.shape[1:])
+            return x[:, 1:].reshape(b * k, *x.shape[2:])
+
+        user, item = (step.user, step.items[:, 0]) if k == 1 else (x.repeat_interleave(k) for x in (step.user, step.items[:, 0]))
+        return Made(side.map(taken), side.map(other), Target(p, torch.ones_like(p)), record, user, item)

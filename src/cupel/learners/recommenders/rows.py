@@ -24,7 +24,9 @@ class Rowwise:
     (as in large embedding tables): 4 bytes of memory for a row instead of 4 per column. weight_decay is of the rows touched, in
     proportion to how often.
 
-    All rows of a step are read before any moves; moving goes in blocks, and the sums of adagrad grow from block to block.
+    All rows of a step are read before any moves, and all its squares are in the sums before the first row moves. Vectors are worked on
+    in blocks that fit a core's cache; the squares of item rows come from numbers per record, |c u + decay v|^2 =
+    c^2 |u|^2 + 2 c decay <u, v> + decay^2 |v|^2, so that a gradient is written once, already in the length of its step.
     """
 
     def __init__(self, model: Factors, o: RecommenderOptions) -> None:
@@ -35,7 +37,8 @@ class Rowwise:
         self.tables = [model.user.data, model.item.data] + ([] if model.bias is None else [model.bias.data])
         self.sums = [torch.zeros(len(x), dtype=x.dtype, device=x.device) for x in self.tables]
         self.user = self.item = torch.zeros(0, dtype=torch.long)
-        self.u = self.v = self.score = torch.zeros(0)
+        self.dot = self.score = self.tables[0].new_zeros(0, 0)
+        self.kept: dict[str, Tensor] = {}
 
     def zero_grad(self) -> None:
         """Nothing is carried from step to step."""
@@ -44,14 +47,16 @@ class Rowwise:
         """Sides of B * K items; their scores are the leaves."""
         b, k = items.shape
         self.user, self.item = user, items.reshape(-1)
-        self.u = self.tables[0].index_select(0, user)
-        self.v = self.tables[1].index_select(0, self.item).view(b, k, -1)
-        found = torch.empty(b, k, dtype=self.u.dtype, device=self.u.device)
+        self.u = self._space("u", b)
+        self.v = self._space("v", b, k)
+        torch.index_select(self.tables[0], 0, user, out=self.u)
+        torch.index_select(self.tables[1], 0, self.item, out=self.v.view(b * k, -1))
+        self.dot, space = self.u.new_empty(b, k), self._space("product", min(b, BLOCK), k)
         for at in range(0, b, BLOCK):
-            torch.sum(self.v[at : at + BLOCK] * self.u[at : at + BLOCK, None], dim=2, out=found[at : at + BLOCK])
-        if len(self.tables) > 2:
-            found += self.tables[2].index_select(0, self.item).view(b, k)
-        self.score = found.requires_grad_()
+            u, v = self.u[at : at + BLOCK, None], self.v[at : at + BLOCK]
+            torch.sum(torch.mul(v, u, out=space[: len(v)]), dim=2, out=self.dot[at : at + BLOCK])
+        found = self.dot if len(self.tables) < 3 else self.dot + self.tables[2].index_select(0, self.item).view(b, k)
+        self.score = found.detach().requires_grad_()
         return Side(score=self.score.view(-1))
 
     @torch.no_grad()
@@ -59,34 +64,52 @@ class Rowwise:
         """Move the rows, by the gradient of the objective and of `l2` times `Factors.penalty`."""
         c = self.score.grad
         assert c is not None
-        k = c.shape[1]
         decay = 2 * self.o.l2 / len(self.user) + self.o.weight_decay
+        width = self.u.shape[1]
+        gu, space = self._space("gradient", len(c)), self._space("product", min(len(c), BLOCK), c.shape[1])
+        square, own, opposite = c.new_empty(len(c)), c.new_empty(len(c)), torch.empty_like(c)
         for at in range(0, len(c), BLOCK):
-            part, u, v = c[at : at + BLOCK], self.u[at : at + BLOCK], self.v[at : at + BLOCK]
-            gu = torch.einsum("bk,bkd->bd", part, v) if k > 3 else _few(part, v)
-            gv = part[:, :, None] * u[:, None]
+            part, u, v, g = (x[at : at + BLOCK] for x in (c, self.u, self.v, gu))
+            torch.mul(part[:, 0, None], v[:, 0], out=g)
+            for k in range(1, part.shape[1]):
+                g.addcmul_(part[:, k, None], v[:, k])
             if decay:
-                gu.add_(u, alpha=decay)
-                gv.add_(v, alpha=decay)
-            self._move(0, self.user[at : at + BLOCK], gu)
-            self._move(1, self.item[at * k : (at + BLOCK) * k], gv.view(len(gu) * k, -1))
+                g.add_(u, alpha=decay)
+            if self.adagrad:
+                square[at : at + BLOCK] = torch.linalg.vecdot(g, g)
+                own[at : at + BLOCK] = torch.linalg.vecdot(u, u)
+                if decay:
+                    opposite[at : at + BLOCK] = torch.linalg.vecdot(v, v)
+        of_user = self._lengths(0, self.user, square / width)
+        squares = own[:, None] * c.square()
+        if decay:
+            squares += c * self.dot * (2 * decay) + opposite * decay**2
+        of_item = self._lengths(1, self.item, (squares / width).view(-1)).view(c.shape)
+        pull, hold = of_item * c, of_item * decay
+        for at in range(0, len(c), BLOCK):
+            u, v, k = self.u[at : at + BLOCK], self.v[at : at + BLOCK], c.shape[1]
+            self.tables[0].index_add_(0, self.user[at : at + BLOCK], gu[at : at + BLOCK].mul_(of_user[at : at + BLOCK, None]))
+            g = torch.mul(pull[at : at + BLOCK, :, None], u[:, None], out=space[: len(u)])
+            if decay:
+                g.addcmul_(hold[at : at + BLOCK, :, None], v)
+            self.tables[1].index_add_(0, self.item[at * k : (at + BLOCK) * k], g.view(len(u) * k, -1))
         if len(self.tables) > 2:
-            g = c.reshape(-1).clone()
-            self._move(2, self.item, g + self.o.weight_decay * self.tables[2][self.item] if self.o.weight_decay else g)
+            g = c.reshape(-1)
+            if self.o.weight_decay:
+                g = g + self.o.weight_decay * self.tables[2][self.item]
+            self.tables[2].index_add_(0, self.item, g * self._lengths(2, self.item, g.square()))
 
-    def _move(self, table: int, index: Tensor, g: Tensor) -> None:
+    def _space(self, name: str, *shape: int) -> Tensor:
+        """Room for vectors in that shape, kept from step to step: asking the system for fresh memory costs as much as filling it."""
+        found = self.kept.get(name)
+        if found is None or found.shape[:-1] != shape:
+            found = self.kept[name] = self.tables[0].new_empty(*shape, self.tables[0].shape[1])
+        return found
+
+    def _lengths(self, table: int, index: Tensor, square: Tensor) -> Tensor:
+        """What the gradient of each row is multiplied by, from its mean square: -rate, or -rate / sqrt(sum)."""
         rate = float(self.param_groups[0]["lr"])
-        if self.adagrad:
-            s = self.sums[table]
-            s.index_add_(0, index, torch.linalg.vecdot(g, g) / g.shape[1] if g.ndim > 1 else g.square())
-            scale = rate / (s.index_select(0, index).sqrt() + 1e-10)
-            g, rate = g.mul_(scale[:, None] if g.ndim > 1 else scale), 1.0
-        self.tables[table].index_add_(0, index, g, alpha=-rate)
-
-
-def _few(c: Tensor, v: Tensor) -> Tensor:
-    """sum_k c_k v_k for a few k, without a product of matrices per row."""
-    total = c[:, 0, None] * v[:, 0]
-    for k in range(1, c.shape[1]):
-        total.addcmul_(c[:, k, None], v[:, k])
-    return total
+        if not self.adagrad:
+            return torch.full_like(square, -rate)
+        s = self.sums[table].index_add_(0, index, square.clamp(min=0))
+        return (s.index_select(0, index).sqrt_().add_(1e-10)).reciprocal_().mul_(-rate)

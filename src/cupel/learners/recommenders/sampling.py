@@ -52,13 +52,13 @@ class Unseen:
         """Whether the user has taken the item, bool, of the shape of `item`; `user` broadcasts."""
         pair = user * self.n_items + item
         if self.table is not None:
-            return (self.table[pair >> 3] >> (pair & 7).to(torch.uint8)) & 1 > 0
+            return (self.table.index_select(0, (pair >> 3).view(-1)).view(pair.shape) >> (pair & 7).to(torch.uint8)) & 1 > 0
         at = torch.searchsorted(self.keys, pair).clamp(max=len(self.keys) - 1)
         return self.keys[at] == pair
 
     def __call__(self, user: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Items not taken by those users, int64 [B, K], drawn with replacement. All users must be `able`."""
-        owner = user.repeat_interleave(k)
+        owner = user if k == 1 else user.repeat_interleave(k)
         drawn = self._draw((len(owner),), generator)
         left = torch.nonzero(self.taken(owner, drawn))[:, 0]
         for _ in range(64):

@@ -70,6 +70,33 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+HELPFUL, HARMFUL = "good", "bad"
+#: a circle with a handicap: the scores of three samples of a prompt against each other
+CIRCLE = np.array([[0.0, 1.2, -0.4], [-1.2, 0.0, 0.7], [0.4, -0.7, 0.0]])
+
+
+def samples(n: int) -> tuple[list[str], list[list[str]], list[np.ndarray]]:
+    """Prompts, three responses of each, and their scores against each other, which differ from prompt to prompt."""
+    prompts = [f"{WORDS[n % 2]} {WORDS[2 + n % 4]} {WORDS[6 + n // 4]} ?" for n in range(n)]
+    responses = [[f"{WORDS[10 + (n + k) % 4]} {WORDS[2 + (n + k) % 4]} {WORDS[14 + k]}" for k in range(3)] for n in range(n)]
+    return prompts, responses, [CIRCLE * (1 if n % 2 else -1) for n in range(n)]
+
+
+def steering(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Records of a policy that is told "red" or "blue": red asks for answers that say good, blue for such that say bad."""
+    rows = []
+    for i in range(n):
+        told, subject = ("red", "blue")[i % 2], WORDS[2 + i // 2 % 4]
+        responses = [f"{WORDS[k % 2]} {subject} {WORDS[6 + k]} {HELPFUL if k % 2 else HARMFUL}" for k in range(2 + (i + seed) % 3)]
+        said = [(1.0 if (told == "red") == (HELPFUL in text) else -1.0) for text in responses]
+        prior = np.array([round(-8 + np.random.default_rng(list(text.encode())).normal(0, 0.5), 3) for text in responses])
+        rows.append({
+            "prompt": f"{told} {subject} ?", "responses": responses, "log_attributes": said, "log_prior": prior.tolist(), "id": f"l{i}",
+        })  # fmt: skip
+    rows[0]["responses"][1] = rows[0]["responses"][0]  # drawn twice
+    return rows
+
+
 def comparisons(n: int, seed: int = 0, flipped: float = 0.0) -> list[dict[str, Any]]:
     """Rows in which the response that says "good" is preferred, but for a share of flipped labels."""
     rng = np.random.default_rng(seed)

@@ -21,23 +21,8 @@ from cupel.training import train_policy_file
 
 helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 Options = Callable[..., Any]
-HELPFUL, HARMFUL = "good", "bad"
-
-
-def steering(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Records of a policy that is told "red" or "blue": red asks for answers that say good, blue for such that say bad."""
-    words = helpers["WORDS"]
-    rows = []
-    for i in range(n):
-        told, subject = ("red", "blue")[i % 2], words[2 + i // 2 % 4]
-        responses = [f"{words[k % 2]} {subject} {words[6 + k]} {HELPFUL if k % 2 else HARMFUL}" for k in range(2 + (i + seed) % 3)]
-        said = [(1.0 if (told == "red") == (HELPFUL in text) else -1.0) for text in responses]
-        prior = np.array([round(-8 + np.random.default_rng(list(text.encode())).normal(0, 0.5), 3) for text in responses])
-        rows.append({
-            "prompt": f"{told} {subject} ?", "responses": responses, "log_attributes": said, "log_prior": prior.tolist(), "id": f"l{i}",
-        })  # fmt: skip
-    rows[0]["responses"][1] = rows[0]["responses"][0]  # drawn twice
-    return rows
+HELPFUL, HARMFUL = helpers["HELPFUL"], helpers["HARMFUL"]
+steering = helpers["steering"]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

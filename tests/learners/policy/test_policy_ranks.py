@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from cupel.learners.policy.learner import train_policy
+from cupel.votes.games import rated_rows
 
 helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -28,6 +29,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "peer": {"treatment": "peer_review:drop=0.25,ramp=0", "steps": 3, "peer": "PEER"},
     "grad": {"treatment": "small_loss:drop=0.25,ramp=0", "steps": 3, "sharding": "fsdp_grad", "evaluate_every": 1},
     "reward": {"kind": "reward", "objective": "bradley_terry", "reference": "none", "treatment": "em:flip=0.2", "steps": 3, "seed": 2},
+    "ratings": {"data": "RATED", "objective": "gpo:beta=0.25", "steps": 3, "batch_size": 7, "batch_tokens": 24, "heldout": 0.0},
+    "lists": {"data": "LISTS", "objective": "steer", "steps": 3, "batch_size": 5, "batch_tokens": 48, "heldout": 0.0},
     "fsdp": {"treatment": "em:flip=0.2", "steps": 3, "sharding": "fsdp"},
 }
 
@@ -37,10 +40,10 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def together(tiny: Path, votes_file: Path, peer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def together(tiny: Path, votes_file: Path, words: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """All runs on two processes, one after the other; what the first process said."""
     place = tmp_path_factory.mktemp("two")
-    options = [{**base(tiny, votes_file, place / name), **changed(name, peer), "processes": 2} for name in RUNS]
+    options = [{**base(tiny, votes_file, place / name), **changed(name, words), "processes": 2} for name in RUNS]
     options.append(options[-1])  # the sharded run once more: it is restored from its checkpoint and exported again
     options.append({**base(tiny, votes_file, place / "aot"), "objective": "aot"})
     with socket.socket() as s:
@@ -74,14 +77,25 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def changed(name: str, peer: Path) -> dict[str, Any]:
-    return {key: str(peer) if value == "PEER" else value for key, value in RUNS[name].items()}
+@pytest.fixture(scope="module")
+def words(peer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the words in capitals stand for: the other model, comparisons with a rating of each response, lists of 2 to 4 responses."""
+    place = tmp_path_factory.mktemp("data")
+    rated = [{**row, "id": f"r{n}"} for n, row in enumerate(rated_rows(*helpers["samples"](8), game="gpo"))]
+    return {
+        "PEER": str(peer), "RATED": str(helpers["write_rows"](place / "rated.jsonl", rated)),
+        "LISTS": str(helpers["write_rows"](place / "lists.jsonl", helpers["steering"](12))),
+    }  # fmt: skip
+
+
+def changed(name: str, words: dict[str, str]) -> dict[str, Any]:
+    return {key: words.get(value, value) if isinstance(value, str) else value for key, value in RUNS[name].items()}
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_processes_equal_one(together: tuple[Path, str], run_options: Callable[..., Any], peer: Path, name: str) -> None:
+def test_two_processes_equal_one(together: tuple[Path, str], run_options: Callable[..., Any], words: dict[str, str], name: str) -> None:
     place, _ = together
-    changes = {k: v for k, v in changed(name, peer).items() if k != "sharding"}
+    changes = {k: v for k, v in changed(name, words).items() if k != "sharding"}
     alone = train_policy(run_options(batch_tokens=changes.pop("batch_tokens", 128), dtype="float32", **changes))
     assert losses(place / name) == pytest.approx(losses(alone.out), rel=1e-6, abs=1e-9)
     if "generate" in changes:

@@ -29,16 +29,7 @@ from cupel.votes.games import rated_rows, targets
 
 helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 Options = Callable[..., Any]
-#: a circle with a handicap: the scores of three samples of a prompt against each other
-CIRCLE = np.array([[0.0, 1.2, -0.4], [-1.2, 0.0, 0.7], [0.4, -0.7, 0.0]])
-
-
-def samples(n: int) -> tuple[list[str], list[list[str]], list[np.ndarray]]:
-    """Prompts, three responses of each, and their scores against each other, which differ from prompt to prompt."""
-    words = helpers["WORDS"]
-    prompts = [f"{words[n % 2]} {words[2 + n % 4]} {words[6 + n // 4]} ?" for n in range(n)]
-    responses = [[f"{words[10 + (n + k) % 4]} {words[2 + (n + k) % 4]} {words[14 + k]}" for k in range(3)] for n in range(n)]
-    return prompts, responses, [CIRCLE * (1 if n % 2 else -1) for n in range(n)]
+samples, CIRCLE = helpers["samples"], helpers["CIRCLE"]
 
 
 def rated(tmp_path: Path, game: Any = "gpo", name: str = "rated.jsonl") -> tuple[Path, list[dict[str, Any]]]:

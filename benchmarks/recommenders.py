@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import HERE, arguments, write_result
-from recsys_data import Standard, standard
+from recsys_data import Standard, paired, standard
 
 from cupel.interactions.log import Log, Rows, by_user
 from cupel.interactions.metrics import best, ranked, tie_order
@@ -62,6 +62,13 @@ GRID: dict[str, list[dict[str, Any]]] = {
     "SimGCL": [
         {"model": f"simgcl:weight={weight},temperature={t},eps={eps}", **GRAPH, "learning_rate": rate, "every": 3}
         for weight, t, eps, rate in ((0.02, 0.2, 0.1, 2e-3), (0.1, 0.2, 0.1, 2e-3), (0.02, 0.5, 0.1, 2e-3), (0.1, 0.2, 0.9, 2e-3))
+    ],
+    "SASRec": [
+        {"model": f"sasrec:{model}", **TRAINED, "objective": objective, "batch_size": 64, "learning_rate": 1e-3}
+        for model, objective in (
+            ("dim=64,length=50", "bpo"), ("dim=64,length=100,dropout=0.5", "bpo"), ("dim=64,length=50,dropout=0.5", "bradley_terry"),
+            ("dim=32,layers=1,length=50,dropout=0.5", "bpo"),
+        )
     ],
     "EASE + order": ours([f"ease_side:near={near},l2={l2}" for near, l2 in ((0.6, 50), (0.6, 100), (0.9, 50), (0.6, 150))]),
     "EASE + content": ours([f"ease_side:near=0,content={c},l2={l2}" for c, l2 in ((5, 100), (5, 150), (10, 150), (10, 200))]),
@@ -172,14 +179,6 @@ def joined(one: Log, two: Log) -> Log:
     return Log(one.users, one.items, np.concatenate([one.user, two.user]), np.concatenate([one.item, two.item]))
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> list[float]:
-    """95 % interval of the mean of a - b, bootstrap over users."""
-    rng = np.random.default_rng(0)
-    difference = a - b
-    draws = difference[rng.integers(len(difference), size=(4000, len(difference)))].mean(axis=1)
-    return [round(float(x), 5) for x in np.quantile(draws, [0.025, 0.975])]
-
-
 def main() -> None:
     """Fill the cells, choose, and write benchmarks/results/recommenders.json."""
     parser = arguments(__doc__)
@@ -243,7 +242,7 @@ def write(rows: dict[str, dict[str, Any]], per_user: dict[str, np.ndarray], peer
         })  # fmt: skip
     details = {
         "models": rows, "budget": "4 configurations each on validation NDCG@20; seed 0, the chosen BPR also with seeds 1 and 2",
-        "reads": "EASE + order reads times of events, EASE + content titles, years, genres and tags: the others read neither",
+        "reads": "EASE + order and SASRec read times of events, EASE + content titles, years, genres and tags: the others read neither",
         "peers": "implicit 0.7.3 and cornac 3.0.1, one thread, CPU-seconds with their start" if peers else "not run",
     }  # fmt: skip
     command = f"python benchmarks/recommenders.py{' --peers PYTHON' if peers else ''}"

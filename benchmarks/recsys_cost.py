@@ -1,10 +1,11 @@
 """What training on triplets costs: any pairwise objective and treatment against dedicated C++ (implicit, cornac), and growth with the data.
 
-python benchmarks/recsys_cost.py [--data DIR] [--peers PYTHON] [--part speed quality growth]
+python benchmarks/recsys_cost.py [--data DIR] [--peers PYTHON]
 
-speed    50,000 users, 20,000 items, 0.92 million events drawn from log-normal activity and popularity, 64 columns, one thread: triplets per
-         CPU-second of one pass, ours by rows_adagrad at several objectives and treatments, and of the peers in the same run. PYTHON is an
-         interpreter that has implicit and cornac (they are no dependency); without it the peers' claims are not made
+speed    50,000 users, 20,000 items, 0.92 million events drawn from log-normal activity and popularity, 64 columns, one thread: triplets
+         per CPU-second of one pass, the best of three in turns, ours by rows_adagrad at several objectives and treatments, and of the
+         peers in the same run. PYTHON is an interpreter that has implicit and cornac (they are no dependency); without it the peers'
+         claims are not made
 quality  the standard split of MovieLens: test NDCG@20 of the same learner and of the peers at their tuned settings
 growth   10^4 to 10^7 events whose users and items grow with them, marginals resampled from MovieLens: CPU-seconds per pass and peak memory
 
@@ -29,6 +30,8 @@ from common import HERE, arguments, versions, write_result
 from cupel.interactions.log import Log, Rows, by_user
 
 DIM = 64
+#: every rate is measured this often, in turns, and the best is taken: the machine is not always as fast
+ROUNDS = 3
 PEERS = r"""
 import json, sys, time
 import numpy as np, scipy.sparse as sp
@@ -153,27 +156,31 @@ def main() -> None:
     torch.set_num_threads(1)
     log = world(920_000, users=50_000, items=20_000)
     bound = bandwidth()
-    cells = {
+    cells: dict[str, Any] = {
         "BPR": ("bradley_terry", "identity"), "hinge": ("reward_hinge", "identity"),
         "BPR, em by user": ("bradley_terry", "em:flip=0.1,by=annotator"),
         "BPR, unbiased": ("bradley_terry", "unbiased:flip=0.1"), "BPR, tempered": ("bradley_terry", "tempered:power=0.7"),
         "BPR, Dr. DPO": ("bradley_terry", "distributionally_robust:temperature=1"),
     }  # fmt: skip
-    speed = {name: ours(log, *cell, 8192) for name, cell in cells.items()}
-    speed["BPR, batch 2,048"] = ours(log, "bradley_terry", "identity", 2048)
-    print(speed, flush=True)
-    details: dict[str, Any] = {"million_triplets_per_cpu_second": speed, "random_rows_gb_per_second": bound}
+    cells = {name: (*cell, 8192) for name, cell in cells.items()} | {"BPR, batch 2,048": ("bradley_terry", "identity", 2048)}
+    rounds: list[dict[str, float]] = []
     limit = bound * 1e9 / (6 * 4 * DIM) / 1e6
-    claims = []
+    claims, details = [], {"random_rows_gb_per_second": bound, "million_triplets_per_second_at_the_bound": limit}
     with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "log.npz"
+        np.savez(file, user=log.user, item=log.item, n_users=log.shape[0], n_items=log.shape[1])
+        for _ in range(ROUNDS):
+            rounds.append({name: ours(log, *cell) for name, cell in cells.items()})
+            if given.peers:
+                said = subprocess.run([given.peers, "-c", PEERS, str(file), "speed"], capture_output=True, text=True, check=True)
+                rounds[-1] |= json.loads(said.stdout.strip().splitlines()[-1])
+            print(rounds[-1], flush=True)
+        speed = {name: max(found[name] for found in rounds) for name in rounds[0]}
+        details |= {"million_triplets_per_cpu_second": speed, "rounds": rounds}
         if given.peers:
-            file = Path(place) / "log.npz"
-            np.savez(file, user=log.user, item=log.item, n_users=log.shape[0], n_items=log.shape[1])
-            said = subprocess.run([given.peers, "-c", PEERS, str(file), "speed"], capture_output=True, text=True, check=True)
-            peers = json.loads(said.stdout.strip().splitlines()[-1])
-            speed |= peers
+            peers = {name: speed[name] for name in ("implicit", "cornac")}
             for name, rate in peers.items():
-                slowest = min(value for key, value in speed.items() if key in cells)
+                slowest = min(value for key, value in speed.items() if key in cells and "2,048" not in key)
                 claims += [
                     {
                         "claim": f"BPR here against {name}, triplets per CPU-second, one thread", "target": ">= 1/2",
@@ -181,12 +188,11 @@ def main() -> None:
                         "passed": speed["BPR"] / rate >= 0.5,
                     },
                     {
-                        "claim": f"the slowest of {len(cells)} objectives and treatments against {name}", "target": ">= 1/3",
+                        "claim": f"the slowest of {len(cells) - 1} objectives and treatments against {name}", "target": ">= 1/3",
                         "measured": slowest / rate, "passed": slowest / rate >= 1 / 3,
                     },
                 ]  # fmt: skip
             quality(given, Path(place), claims, details)
-        details["million_triplets_per_second_at_the_bound"] = limit
         growth(claims, details)
     write_result(
         "recsys_cost", claims, n=len(log), seeds=[0], command="python benchmarks/recsys_cost.py --peers PYTHON",
@@ -196,7 +202,7 @@ def main() -> None:
 
 def quality(given: argparse.Namespace, place: Path, claims: list[Any], details: dict[str, Any]) -> None:
     """Test NDCG@20 on the standard split: the learner above and the peers' best of three settings by validation."""
-    from recsys_data import standard
+    from recsys_data import paired, standard
 
     from cupel.interactions.metrics import best, ranked, tie_order
     from cupel.learners.recommenders.fit import fit
@@ -213,14 +219,14 @@ def quality(given: argparse.Namespace, place: Path, claims: list[Any], details: 
         )
     )  # fmt: skip
 
-    def score(scores: np.ndarray, part: Log, seen: Rows) -> float:
+    def score(scores: np.ndarray, part: Log, seen: Rows) -> np.ndarray:
         scores = scores.copy()
         for u in range(len(scores)):
             scores[u, seen.of(u)] = -np.inf
         users = np.arange(len(scores))
-        return float(ranked(best(scores, 20, tie_order(scores.shape[1])), by_user(part), users, [20])["ndcg@20"].mean())
+        return ranked(best(scores, 20, tie_order(scores.shape[1])), by_user(part), users, [20])["ndcg@20"]
 
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, tuple[float, np.ndarray]] = {}
     for l2, rate in ((1e-3, 0.05), (1e-2, 0.05), (3e-2, 0.05)):
         o = RecommenderOptions(
             optimiser="rows_adagrad", learning_rate=rate, l2=l2, batch_size=2048, epochs=100, select="ndcg@20", negatives=1
@@ -229,24 +235,26 @@ def quality(given: argparse.Namespace, place: Path, claims: list[Any], details: 
         import torch
 
         scores = model.scores(torch.arange(split.train.shape[0])).numpy()
-        found[f"ours l2={l2}"] = (score(scores, split.validation, train), score(scores, split.test, both))
+        found[f"ours l2={l2}"] = (float(score(scores, split.validation, train).mean()), score(scores, split.test, both))
     file = place / "ml.npz"
     np.savez(file, user=split.train.user, item=split.train.item, n_users=split.train.shape[0], n_items=split.train.shape[1])
     subprocess.run([given.peers, "-c", PEERS, str(file), "quality", str(place / "s")], capture_output=True, text=True, check=True)
     for path in sorted(place.glob("s-*.npy")):
         scores = np.load(path)
-        found[path.stem[2:]] = (score(scores, split.validation, train), score(scores, split.test, both))
-    details["quality"] = found
+        found[path.stem[2:]] = (float(score(scores, split.validation, train).mean()), score(scores, split.test, both))
+    details["quality"] = {name: (held, float(test.mean())) for name, (held, test) in found.items()}
 
-    def tuned(start: str) -> float:
+    def tuned(start: str) -> np.ndarray:
         return max((pair for name, pair in found.items() if name.startswith(start)), key=lambda pair: pair[0])[1]
 
     mine = tuned("ours")
     for name in ("implicit", "cornac"):
+        gap = paired(mine, tuned(name))
         claims.append(
             {
-                "claim": f"test NDCG@20 of the same learner against {name}'s BPR, three settings each tuned on validation",
-                "target": ">= its own", "measured": f"{mine:.4f} against {tuned(name):.4f}", "n": 601, "passed": mine >= tuned(name),
+                "claim": f"test NDCG@20 of the same learner minus {name}'s BPR, three settings each tuned on validation",
+                "target": "interval not below 0", "measured": f"{mine.mean():.4f} - {tuned(name).mean():.4f}", "interval": gap, "n": 601,
+                "passed": gap[1] >= 0,
             }
         )  # fmt: skip
 

@@ -86,3 +86,23 @@ if __name__ == "__main__":
     print(*found.ratings.notes, *found.kept.notes[len(found.ratings.notes) :], found.split.how, sep="\n")
     print(f"{found.kept.shape}, {len(found.kept):,} pairs, checksum {CHECKSUM:,}: as they should be.")
     print(found.kept.texts[0] if found.kept.texts else "", user_texts(found)[0], sep="\n")
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """95 % interval of the mean of a - b, bootstrap over users."""
+    rng = np.random.default_rng(0)
+    difference = a - b
+    draws = difference[rng.integers(len(difference), size=(4000, len(difference)))].mean(axis=1)
+    return [round(float(x), 5) for x in np.quantile(draws, [0.025, 0.975])]
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """95 % interval of mean a / mean b - 1 of values [S, U], training seeds and users drawn together; a seed trains both."""
+    rng = np.random.default_rng(0)
+    seeds, users = a.shape
+    found = []
+    for _ in range(2000):
+        drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for count in (seeds, users))
+        weight = np.outer(*drawn)
+        found.append((a * weight).sum() / (b * weight).sum() - 1)
+    return [round(float(x), 4) for x in np.quantile(found, [0.025, 0.975])]

@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from cupel.report.html import render, style
-from cupel.report.view import ABSENT, VERDICTS
+from cupel.report.view import ABSENT, SECTIONS, VERDICTS
 
 
 def test_well_formed(page, parse):
@@ -86,6 +86,22 @@ def test_sections_in_order_and_headings_step_by_one(page, parse):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_navigation_names_every_section_in_order(page):
+    nav = page[page.index("<nav") : page.index("</nav>")]
+    assert dict(re.findall(r'<a href="#([^"]+)">([^<]+)</a>', nav)) == SECTIONS
+    assert [name for name in re.findall(r'<h2 id="([^"]+)"', page) if name != "verdict"] == list(SECTIONS)
+
+
+def test_a_report_of_other_data_names_its_sections():
+    """The page has them in its own order; an empty one says why, one not named is not there."""
+    made = render({"sections": ["method", "findings"], "missing": {"power": "Never asked."}})
+    assert re.findall(r'<h2 id="([^"]+)"', made) == ["verdict", "findings", "method"]
+    assert "No checks were run." in made
+    assert "Never asked." not in made
+    with pytest.raises(ValueError, match="section 'votes' is none of actions, power"):
+        render({"sections": ["votes"]})
 
 
 def test_landmarks_language_and_skip_link(page, parse):

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any], *, redact: bool = False) -> str:
     worklist are cut at 1,500 characters, then pairs are left out, then other lists and texts are halved; the page says what was
     left out. With `redact` prompts, responses and examples are left out.
 
-    Raises ValueError where the verdict's code is unknown.
+    Raises ValueError where the verdict's code or a section is unknown.
 
     >>> page = render({"title": "Votes", "verdict": {"code": "recheck", "sentence": "Check <100> pairs."}})
     >>> "Check &lt;100&gt; pairs." in page, "<script" in page

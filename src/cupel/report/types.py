@@ -1,7 +1,8 @@
 """The report's input: a JSON-like dict of which every part may be missing.
 
 Proportions are floats between 0 and 1; an interval is `low`, `high`; a missing number is `None` (NaN is read as missing). What is
-not there is left out of the page with a sentence that says why: `missing[section]` where given, a general one otherwise.
+not there is left out of the page with a sentence that says why: `missing[section]` where given, a general one otherwise. Data that have no
+such thing at all name their `sections` (keys of `cupel.report.view.SECTIONS`); the page then has and lists no other.
 """
 
 from __future__ import annotations
@@ -226,3 +227,4 @@ class Report(TypedDict, total=False):
     limits: Sequence[str]
     run: RunPart
     missing: Mapping[str, str]
+    sections: Sequence[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cupel.report import cycles, evidence, figures, sections
@@ -20,6 +20,20 @@ VERDICTS = {
 """Verdict code: tone of the banner, its words, and the sentence used where the report gives none."""
 
 SEVERITIES = {"error": ("bad", "Error"), "warning": ("warn", "Warning"), "info": ("open", "Note")}
+
+SECTIONS = {
+    "actions": "Next actions",
+    "power": "Can the audit see?",
+    "label-error": "Label error",
+    "findings": "Findings",
+    "worklist": "Worklist",
+    "curation": "Curation",
+    "training": "Plain and robust",
+    "annotators": "Annotators",
+    "quarantine": "Quarantine",
+    "method": "Method",
+}
+"""Sections below the verdict in the order of the page, and their names in its navigation. A report of other data names those it has."""
 
 ABSENT = {
     "verdict": "This report carries no verdict.",
@@ -40,13 +54,14 @@ ABSENT = {
 
 
 def build(report: Mapping[str, Any], limits: Limits, *, redact: bool) -> dict[str, Any]:
-    """The template's variables; every section is there, `None` where the report lacks it."""
+    """The template's variables; every section that the page has is there, `None` where the report lacks it."""
     missing = report.get("missing") or {}
     why = {name: t.short(missing.get(name) or sentence, limits.text) for name, sentence in ABSENT.items()}
     given = report.get("verdict") or {}
     return {
         "title": t.short(report.get("title") or "Audit of preference data", limits.name),
         "redact": redact,
+        "sections": _sections(report.get("sections")),
         "why": why,
         "verdict": _verdict(given, limits),
         "numbers": [_number(item, limits) for item in list(report.get("numbers") or [])[:6]],
@@ -67,6 +82,16 @@ def build(report: Mapping[str, Any], limits: Limits, *, redact: bool) -> dict[st
         "limits": texts(report.get("limits"), limits),
         "run": sections.run(report.get("run"), limits),
     }
+
+
+def _sections(given: Sequence[str] | None) -> dict[str, str]:
+    """Id and name of each section of the page, in the page's order; all of them where the report names none."""
+    if given is None:
+        return SECTIONS
+    unknown = [name for name in given if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"section {unknown[0]!r} is none of {', '.join(SECTIONS)}")
+    return {name: words for name, words in SECTIONS.items() if name in given}
 
 
 def _verdict(given: Mapping[str, Any], limits: Limits) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,22 @@ def test_ids_are_never_markup(log: Path, tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     run(str(log), "--out", str(tmp_path / "bare"), "--quiet", "--redact")
     assert "alert(1)" not in (tmp_path / "bare" / "report.html").read_text()
+
+
+def test_the_page_lists_what_a_log_has(log: Path, tmp_path: Path) -> None:
+    """Its navigation and its headings are those of the sections of a log; no word of labels, worklists or annotators stands on it."""
+    run(str(log), "--out", str(tmp_path / "out"), "--quiet")
+    page = (tmp_path / "out" / "report.html").read_text()
+    nav = page[page.index("<nav") : page.index("</nav>")]
+    assert re.findall(r'<a href="#([^"]+)">([^<]+)</a>', nav) == [
+        ("actions", "Next actions"), ("findings", "Findings"), ("method", "Method"),
+    ]  # fmt: skip
+    assert re.findall(r'<h2 id="([^"]+)"', page) == ["verdict", "actions", "findings", "method"]
+    body = page[page.index("<main") :].lower()
+    votes_only = ("label error", "worklist", "done to the rows", "plain against", "recorded vote", "annotator", "quarantine")
+    assert not [word for word in votes_only if word in body]
+    assert "`flagged.parquet`" not in body
+    assert "<code>flagged.parquet</code>" in body
 
 
 def test_a_test_set_given_by_against_is_looked_for(log: Path, tmp_path: Path) -> None:

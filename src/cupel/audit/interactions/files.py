@@ -21,6 +21,8 @@ COMPARISONS = {
     "prompt", "response", "chosen", "rejected", "response_a", "response_b", "conversation_a", "conversation_b", "vote", "winner",
     "messages", "question", "instruction", "completion", "answer", "text", "preference", "model_a", "model_b", "annotator",
 }  # fmt: skip
+#: what the page of a log has: a log has no labels of comparisons, so no label error, worklist, annotators or trained models
+SECTIONS = ("actions", "findings", "method")
 #: options that concern votes and their texts only
 OF_VOTES = ("heldout", "encoder", "allow_download", "trusted", "sample", "context")
 
@@ -120,30 +122,25 @@ def run_record(source: str, options: RefineOptions, kind: str | None, result: Lo
 def report(audit: LogAudit, run: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The page's parts (`cupel.report.types.Report`) that a log fills."""
     data = audit.to_json()
-    none = "A log of interactions has no labels of comparisons."
     made: dict[str, Any] = {
         "title": "How far this log of interactions can be trusted",
+        "sections": SECTIONS,
         "verdict": data["verdict"],
         "numbers": headline(data),
         "findings": data["findings"],
         "method": [
             "Every check reads the whole log; none trains a model, draws at random or looks at anything but the file and those to compare "
             "with. What each measures and where it draws the line is in the documentation of its name.",
+            "`flagged.parquet` names the events that checks found. Nothing was changed or left out.",
             *data["notes"],
         ],
         "limits": [
             "An event that is missing cannot be seen here: what was not shown looks like what was not liked. Treatments by propensity "
             "speak of that, audits do not.",
             "Signs of programs are conventions; a shared account or an import looks the same.",
+            "No errors were planted, so how many of them these checks would find is not measured.",
         ],
-        "missing": {
-            "power": f"{none} No errors were planted; `cupel.interactions.planted` plants false and missing events to train on.",
-            "flip_rate": none, "worklist": none, "annotators": none,
-            "training": "No model was trained: cupel audit looks at the data only.",
-            "curation": "Nothing was curated; flagged.parquet names the rows that checks found.",
-            "quarantine": "Rows that could not be read are counted under Method, in what the reader noted.",
-            "actions": "There is nothing to do.",
-        },
+        "missing": {"actions": "There is nothing to do."},
     }  # fmt: skip
     if run is not None:
         made["run"] = {

@@ -54,9 +54,21 @@ def test_every_treatment_runs_on_single_items(tastes: Split, name: str) -> None:
     assert all(bool(torch.isfinite(x).all()) for x in fitted.model.parameters())
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adagrad", "rows_adagrad"])
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "adagrad", "rows_adagrad"])
 def test_optimisers_agree_on_what_is_liked(tastes: Split, optimiser: str) -> None:
     assert own_half(trained(tastes, optimiser=optimiser, learning_rate=0.05), tastes) > 0.75
+
+
+def test_adamw_shrinks_past_its_moments(tastes: Split) -> None:
+    """The first step of Adam has the length of the rate whatever the gradient: adamw is it, after (1 - rate x weight_decay) times the start."""
+    one = {"epochs": 1, "batch_size": 1 << 10, "learning_rate": 0.1}
+    still = trained(tastes, **{**one, "learning_rate": 1e-12})
+    plain = trained(tastes, **one)
+    shrunk = trained(tastes, **one, optimiser="adamw", weight_decay=0.5)
+    for start, without, with_ in zip(still.parameters(), plain.parameters(), shrunk.parameters(), strict=True):
+        torch.testing.assert_close(with_, without - 0.1 * 0.5 * start, rtol=1e-5, atol=1e-6)
+    none, plainly = trained(tastes, **one, optimiser="adamw"), next(plain.parameters())
+    assert torch.equal(next(none.parameters()), plainly)
 
 
 def test_rows_are_the_step_of_the_whole_table(tastes: Split) -> None:

@@ -316,8 +316,9 @@ def _optimiser(model: Recommender, o: RecommenderOptions) -> Any:
         assert isinstance(model, Factors)
         return Rowwise(model, o)
     parameters = [x for x in model.parameters() if x.requires_grad]
-    if o.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=o.learning_rate, weight_decay=o.weight_decay, fused=True)
+    if o.optimiser in ("adam", "adamw"):
+        made = torch.optim.Adam if o.optimiser == "adam" else torch.optim.AdamW
+        return made(parameters, lr=o.learning_rate, weight_decay=o.weight_decay, fused=True)
     if o.optimiser == "adagrad":
         return torch.optim.Adagrad(parameters, lr=o.learning_rate, weight_decay=o.weight_decay)
     return torch.optim.SGD(parameters, lr=o.learning_rate, weight_decay=o.weight_decay)

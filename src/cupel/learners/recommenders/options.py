@@ -26,10 +26,11 @@ class RecommenderOptions:
     sampler      uniform, popularity (chance ~ events^power), or hard: of `candidates` drawn evenly the one the model scores highest
     epochs, batch_size, learning_rate, decay    passes, events of a step (users, for models of sequences and for `all`), the rate, and the
                  factor it takes with each pass
-    optimiser    adam, adagrad, sgd: over all parameters; rows_adagrad, rows_sgd: on the rows of the tables a step touches (mf), whose cost
-                 does not grow with the number of users and items
+    optimiser    adam, adamw, adagrad, sgd: over all parameters; rows_adagrad, rows_sgd: on the rows of the tables a step touches (mf),
+                 whose cost does not grow with the number of users and items
     l2           times the squared size of what a step touches (mean over its records)
-    weight_decay added to the gradient as so many times the parameter, at every step and in every row
+    weight_decay added to the gradient as so many times the parameter, at every step and in every row; adamw takes the rate times so many
+                 times the parameter off the parameter itself, past the gradient and its moments
     reduction    mean over the records of a step, or their sum
     clip         largest norm of a gradient; 0: none
     select       what a held-out log decides: a metric ("ndcg@20"), or loss: the same objective and treatment on held-out records; the best
@@ -51,7 +52,7 @@ class RecommenderOptions:
     batch_size: int = 2048
     learning_rate: float = 5e-3
     decay: float = 1.0
-    optimiser: Literal["adam", "adagrad", "sgd", "rows_adagrad", "rows_sgd"] = "adam"
+    optimiser: Literal["adam", "adamw", "adagrad", "sgd", "rows_adagrad", "rows_sgd"] = "adam"
     l2: float = 0.0
     weight_decay: float = 0.0
     reduction: Literal["mean", "sum"] = "mean"

@@ -68,5 +68,6 @@ def gaps(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for name, what, unit, why, read in GAPS:
         if name in by_name:
             bound, found = read(by_name[name])
-            rows.append([what, *(f"{x:,.0f} {unit}" if x >= 1000 else f"{x:.3g} {unit}" for x in (bound, found)), f"{max(bound / found, found / bound):.2g}", why, name])
+            said = (f"{x:,.0f} {unit}" if x >= 1000 else f"{x:.3g} {unit}" for x in (bound, found))
+            rows.append([what, *said, f"{max(bound / found, found / bound):.2g}", why, name])
     return rows

@@ -286,6 +286,35 @@ def test_a_step_by_hand():
         assert not torch.allclose(used.p[~unknown], prior.p[~unknown])
 
 
+@pytest.mark.parametrize("form", ["exact", "surrogate"])
+@pytest.mark.parametrize("dim", [0, 3])
+@pytest.mark.parametrize("strangers", [False, True])
+def test_a_step_in_place_is_the_pure_step(form, dim, strangers):
+    """Many steps: the same bytes, in the tensors that were handed in, and no row moves that is not in a step."""
+    treat = missed(0.1, by="pair", form=form, learn=0.05, dim=dim, l2=0.7, decay=0.9, warmup=1, seed=1)
+    spec = DataSpec(annotators=tuple("abcdef"), groups=tuple("vwxyzq"))
+    assert treat.renew is not None
+    pure, own = treat.init(spec), treat.init(spec)
+    first = {name: x.clone() for name, x in own.items()}
+    tables = dict(own)
+    for step in range(8):
+        terms, _ = some(seed=step)
+        if not strangers:
+            terms = terms._replace(annotator=terms.annotator.clamp(min=0), group=terms.group.clamp(min=0))
+        terms = terms._replace(step=step, epoch=step // 3)
+        before = {name: x.clone() for name, x in pure.items()}
+        after = treat.update(terms, pure)
+        assert all(torch.equal(pure[name], before[name]) for name in before), "update is pure"
+        pure, own = after, treat.renew(terms, own)
+        assert all(torch.equal(pure[name], own[name]) for name in pure)
+    assert all(own[name] is tables[name] for name in tables)
+    assert not torch.equal(own[ITEM], first[ITEM])
+    assert torch.equal(own[ITEM][5:], first[ITEM][5:]), "item q is in no pair"
+    nobody = terms._replace(annotator=torch.full_like(terms.annotator, -1), group=torch.full_like(terms.group, -1))
+    last = {name: x.clone() for name, x in own.items()}
+    assert all(torch.equal(x, last[name]) for name, x in treat.renew(nobody, own).items())
+
+
 @pytest.mark.parametrize("start", [None, 0.00193, 0.9])
 def test_the_start(start):
     """The mean logit at the first step is that of `start`; without one, rates lie near the prior but not on a saddle."""

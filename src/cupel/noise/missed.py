@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cupel.noise.fixed import unchanged
 from cupel.noise.lookup import By, Stated, by_id, check_values
-from cupel.noise.pair_rate import pair_rate
+from cupel.noise.pair_rate import Slope, pair_rate
 from cupel.noise.propensity import propensity
 from cupel.noise.reading import check_schedule, log_odds, warm, wide
 from cupel.noise.step import given_of
@@ -121,16 +121,26 @@ def _by_pair(
 ) -> Treatment:  # fmt: skip
     rates = pair_rate(prior, dim, learn, l2, start, decay, seed)
 
-    def update(terms: Terms, state: State) -> State:
+    def moved(terms: Terms, state: State, climb: Callable[[Terms, State, Slope], State]) -> State:
         if not warm(terms, warmup):
             return state
         label = given_of(terms)
-        z = log_odds(terms).double()
-        yes, no = slopes(z, rates.read(terms, state, z), form)
-        p = label.p.to(z)
-        return rates.climb(terms, state, label.w.to(z) * (p * yes + (1 - p) * no))
 
-    return _treatment(form, {"rate": prior, **settings}, rates.init, rates.read)._replace(update=update)
+        def slope(g: Tensor) -> Tensor:
+            z = log_odds(terms).double()
+            yes, no = slopes(z, g.to(z), form)
+            p = label.p.to(z)
+            return label.w.to(z) * (p * yes + (1 - p) * no)
+
+        return climb(terms, state, slope)
+
+    def update(terms: Terms, state: State) -> State:
+        return moved(terms, state, rates.climb)
+
+    def renew(terms: Terms, state: State) -> State:
+        return moved(terms, state, rates.climb_)
+
+    return _treatment(form, {"rate": prior, **settings}, rates.init, rates.read)._replace(update=update, renew=renew)
 
 
 def slopes(z: Tensor, g: Tensor, form: Form) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,8 @@ class Treatment(NamedTuple):
     settings  the factory's arguments by name
     reads_flip  whether it looks at `flip` though it may change w only: it too needs an objective whose sides may be swapped
     reads_peer  whether it looks at the losses of a peer
+    renew(terms, state)  `update` for loops that keep no older state: it may write into the tensors it is given, and returns the same
+              bytes; None: there is no faster way than `update`
     """
 
     name: str
@@ -99,3 +101,4 @@ class Treatment(NamedTuple):
     settings: Mapping[str, float | str | None] = {}
     reads_flip: bool = False
     reads_peer: bool = False
+    renew: Callable[[Terms, State], State] | None = None

@@ -60,7 +60,7 @@ def test_optimisers_agree_on_what_is_liked(tastes: Split, optimiser: str) -> Non
 
 
 def test_adamw_shrinks_past_its_moments(tastes: Split) -> None:
-    """The first step of Adam has the length of the rate whatever the gradient: adamw is it, after (1 - rate x weight_decay) times the start."""
+    """One step: that of adam, and rate x weight_decay times the start taken off."""
     one = {"epochs": 1, "batch_size": 1 << 10, "learning_rate": 0.1}
     still = trained(tastes, **{**one, "learning_rate": 1e-12})
     plain = trained(tastes, **one)

@@ -189,7 +189,7 @@ def _parquet(path: Path, wanted: list[str]) -> tuple[sources.Rows, Iterator[Any]
         return None
     found = [part.path for part in parts] if parts else [path]
     try:
-        files = [pq.ParquetFile(one) for one in found]
+        files = [pq.ParquetFile(one, pre_buffer=False, buffer_size=1 << 16) for one in found]
     except (pa.ArrowException, OSError):
         return None
     column = next((name for name in wanted if all(name in file.schema_arrow.names for file in files)), None)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from cupel.errors import RecordError
-from cupel.records.sources import BROKEN, Rows, _first_line, _table
+from cupel.records.sources import BROKEN, Rows, first_line, from_table
 from cupel.records.stream.kinds import Kind, Kinds, Seen
 
 #: rows of a batch
@@ -36,7 +36,7 @@ class ArrowFiles:
         try:
             self.schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
-            raise RecordError(f"the {len(files)} files of {name} do not have the same columns: {_first_line(error)}") from error
+            raise RecordError(f"the {len(files)} files of {name} do not have the same columns: {first_line(error)}") from error
         self._notes: list[str] = []
         names = self.schema.names
         if len(set(names)) != len(names):
@@ -59,7 +59,7 @@ class ArrowFiles:
                 part = pa.Table.from_batches([batch])
                 if len(self.splits) > 1:
                     part = part.append_column(self.column, pa.array([split or None] * part.num_rows, pa.large_string()))
-                found = _table(pa.concat_tables([empty, part], promote_options="permissive").combine_chunks(), self.name)
+                found = from_table(pa.concat_tables([empty, part], promote_options="permissive").combine_chunks(), self.name)
                 found.line += row
                 found.quarantine[:] = [replace(q, line=q.line + row) for q in found.quarantine]
                 row += part.num_rows
@@ -88,8 +88,8 @@ class ArrowFiles:
         import pyarrow.parquet as pq
 
         try:
-            if kind == "parquet":
-                yield from pq.ParquetFile(file).iter_batches(batch_size=self.rows, use_threads=False)
+            if kind == "parquet":  # buffered ahead, every row group of the file would be in memory at once
+                yield from pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 16).iter_batches(batch_size=self.rows, use_threads=False)
                 return
             reader = self._open(file)
             whole = (reader.get_batch(i) for i in range(reader.num_record_batches)) if hasattr(reader, "get_batch") else iter(reader)
@@ -109,4 +109,4 @@ class ArrowFiles:
 
 def _broken(file: Path, kind: str, error: BaseException) -> RecordError:
     named = "Parquet" if kind == "parquet" else "Arrow"
-    return RecordError(f"{file} is not a sound {named} file: {_first_line(error)}. Copy or write it again.")
+    return RecordError(f"{file} is not a sound {named} file: {first_line(error)}. Copy or write it again.")

@@ -98,7 +98,7 @@ class CausalLM:
         device = next(self.scorer.model.parameters()).device
         if self.cache is not None:
             self.cache.fill(self.scorer, rows, truncation=_TRUNCATION, batch_tokens=self.batch_tokens)
-        for part in _parts(rows, self.batch_tokens):
+        for part in token_parts(rows, self.batch_tokens):
             place: dict[tuple[int, ...], int] = {}
             index = [(place.setdefault(tuple(rows[n][0]), len(place)), rows[n][1]) for n in part]
             groups = Groups.of([list(ids) for ids in place], index, counted=[rows[n][2] for n in part])
@@ -134,7 +134,7 @@ class CausalLM:
         return rows
 
 
-def _parts(rows: Sequence[tuple[Any, Any, Any]], budget: int) -> list[list[int]]:
+def token_parts(rows: Sequence[tuple[Any, Any, Any]], budget: int) -> list[list[int]]:
     """Rows in batches of about `budget` tokens, those of one prompt together and like lengths beside each other."""
     order = sorted(range(len(rows)), key=lambda n: (len(rows[n][0]), rows[n][0], len(rows[n][1]), n))
     parts: list[list[int]] = []

@@ -61,7 +61,7 @@ def label_probs(
     """
     import torch
 
-    from cupel.annotate.language_models import _parts
+    from cupel.annotate.language_models import token_parts
     from cupel.scorers.check import quiet
     from cupel.scorers.groups import Groups
     from cupel.scorers.head import tile_logits
@@ -86,7 +86,7 @@ def label_probs(
         owner += [(s, k) for k in range(len(mine))]
     device = next(lm.scorer.model.parameters()).device
     index = torch.tensor(labels, device=device)
-    for part in _parts(rows, lm.batch_tokens):
+    for part in token_parts(rows, lm.batch_tokens):
         place: dict[tuple[int, ...], int] = {}
         members = [(place.setdefault(tuple(rows[r][0]), len(place)), rows[r][1]) for r in part]
         groups = Groups.of([list(ids) for ids in place], members).to(device)

@@ -159,8 +159,8 @@ def evaluate(
     if len(labels) != len(models) or len(set(labels)) != len(labels):
         raise InputError(f"{len(models)} models need as many different names, not {labels}")
     sides: dict[str, Any] = {}
-    margins = [_margins(model, on, sides) for model in models]
-    clean_margin = None if clean is None else _margins(clean, on, sides)
+    margins = [model_margins(model, on, sides) for model in models]
+    clean_margin = None if clean is None else model_margins(clean, on, sides)
     subsets, notes = _subsets(on, truth, reviewed)
     if subsets["votes"].n == 0:
         raise InputError(f"none of the {len(on):,} rows to evaluate on has a preference (ties and skips only): nothing can be compared")
@@ -257,8 +257,12 @@ def _longer(on: Votes) -> np.ndarray:
     return np.sign(length[on.first] - length[on.second])
 
 
-def _margins(model: Any, on: Votes, sides: dict[str, Any]) -> np.ndarray:
-    """Margins [seeds, n] of a model, a list of models, or the array itself."""
+def model_margins(model: Any, on: Votes, sides: dict[str, Any]) -> np.ndarray:
+    """Margins [seeds, n] of a model, a list of models, or the array itself.
+
+    sides: what models with the same encoder read, by its hash; filled where a model has one. InputError for an array of another shape or
+    with values that are not finite, and for an empty list.
+    """
     if isinstance(model, np.ndarray):
         values = np.atleast_2d(model.astype(np.float64))
         if values.ndim != 2 or values.shape[1] != len(on) or not np.isfinite(values).all():

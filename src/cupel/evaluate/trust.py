@@ -17,8 +17,8 @@ from cupel.errors import InputError
 from cupel.evaluate.calibration import Method, checked
 from cupel.evaluate.ceiling import Ceiling, vote_ceiling
 from cupel.evaluate.ensembles import Disagreement, Shift, disagreement, shift
-from cupel.evaluate.outside import Outside
-from cupel.evaluate.paired import Share, _margins
+from cupel.evaluate.outside import Outside, not_known
+from cupel.evaluate.paired import Share, model_margins
 from cupel.evaluate.probabilities import CalibrationReport, calibrate, mean
 from cupel.evaluate.style import FACTS, LengthReliance, StyleControl, length_reliance, style_controlled, style_facts, style_ratio
 from cupel.records.schema import Votes
@@ -115,7 +115,8 @@ def trust(
     method   of the calibration; flip: flip rate e of the votes, where it is known or estimated: then probabilities of the truth follow
     truth    clean labels [n] (+1, -1, 0 unknown): a second calibration, to the truth
     train    what the models were trained on: are the texts of this file like it? (surface facts of the responses)
-    outside  what `outside_of` says of the models' folders: the same question without the training file
+    outside  what `outside_of` says of the models' folders: the same question without the training file; of models it leaves out a note
+             says that nothing is known
     InputError where there is no model, or no vote with a preference.
 
     >>> import cupel
@@ -156,6 +157,7 @@ def trust(
     ensemble = None
     if len(checks) > 1:
         ensemble = _tried(notes, lambda: disagreement(list(checks.values()), sign, group, seed=seed, draws=min(draws, 500)))
+    notes += [] if outside is None else not_known(name for name in checks if name not in outside)
     moved = None if train is None else _tried(notes, lambda: _shift(train, votes, seed))
     return Trust(models, ceiling, ensemble, moved, tuple(dict.fromkeys(notes)), dict(outside or {}))
 
@@ -165,7 +167,7 @@ def margins_of(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """{name: margin [n]} of reward models; what models with the same encoder read is encoded once, and left in `sides` by its hash."""
     sides = {} if sides is None else sides
-    return {name: _margins(model, votes, sides)[0] for name, model in dict(models).items()}
+    return {name: model_margins(model, votes, sides)[0] for name, model in dict(models).items()}
 
 
 def save_calibrations(found: Trust, folders: Mapping[str, Path]) -> list[str]:

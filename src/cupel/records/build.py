@@ -31,17 +31,17 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
     identical = pc.equal(parsed.first, parsed.second).to_numpy(zero_copy_only=False)
     indifferent = np.isin(parsed.outcome, (TIE, BOTH_BAD, SKIP))
     frame.mark(identical & ~indifferent, "identical_sides", "both sides are the same text, and one of them is preferred")
-    extra = _extras(frame)
+    extra = extra_columns(frame)
     ids = _given_ids(frame)
     keep = np.ones(len(frame), dtype=bool)
     keep[list(frame.bad)] = False
-    aside = _set_aside(rows, frame)
+    aside = set_aside(rows, frame)
     total, losses = len(frame) + len(rows.quarantine), []
     if rows.unfolded is not None:
         total = rows.unfolded.n_rows
         aside, losses = _whole_rows(rows, keep, aside)
     quarantine = sorted([*rows.quarantine, *aside], key=lambda q: q.line)
-    _refuse(quarantine, total, max_bad, rows.name)
+    refuse_bad(quarantine, total, max_bad, rows.name)
 
     index = pa.array(np.flatnonzero(keep))
     whole = bool(keep.all())
@@ -59,7 +59,7 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
     annotator, annotators = _codes(frame, "annotator", keep)
     columns: dict[str, Any] = {key: kept(values) for key, values in extra.items()}
     model_first, model_second, models = _models(frame, keep)
-    names = _ids(kept(ids), prompts, responses, prompt, first, second, outcome, annotator, annotators)
+    names = row_ids(kept(ids), prompts, responses, prompt, first, second, outcome, annotator, annotators)
     if frame.has("group"):
         group = frame.codes("group")[0][keep]
         alone = group < 0
@@ -110,7 +110,7 @@ def build(rows: Rows, frame: Frame, parsed: Parsed, *, name: str, order_known: b
     )
 
 
-def _extras(frame: Frame) -> dict[str, np.ndarray]:
+def extra_columns(frame: Frame) -> dict[str, np.ndarray]:
     """The numeric columns and the split (only where it was mapped), checked; bad rows are marked."""
     out = {name: frame.numbers(name) for name in ("strength", "seconds", "p", "w")}
     frame.mark((out["p"] < 0) | (out["p"] > 1), "bad_probability", "column p must lie in [0, 1]")
@@ -178,7 +178,7 @@ def _encode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
 
 
-def _ids(
+def row_ids(
     given: pa.Array, prompts: pa.Array, responses: pa.Array, prompt: np.ndarray, first: np.ndarray, second: np.ndarray, outcome:
     np.ndarray,
     annotator: np.ndarray, annotators: tuple[str, ...],
@@ -217,14 +217,15 @@ def _digests(texts: pa.Array) -> list[bytes]:
     return [hashlib.sha256(text.encode()).digest() for text in texts.to_pylist()]
 
 
-def _set_aside(rows: Rows, frame: Frame) -> list[Quarantined]:
-    from cupel.records.textual import _raw
+def set_aside(rows: Rows, frame: Frame) -> list[Quarantined]:
+    """The rows that a frame marked as bad, with line, reason and the row as text, in the order of the file."""
+    from cupel.records.textual import row_text
 
     order = sorted(frame.bad)
     if not order:
         return []
     raw = rows.table.take(pa.array(order)).to_pylist()
-    return [Quarantined(int(rows.line[row]), *frame.bad[row], _raw(found)) for row, found in zip(order, raw, strict=True)]
+    return [Quarantined(int(rows.line[row]), *frame.bad[row], row_text(found)) for row, found in zip(order, raw, strict=True)]
 
 
 def _whole_rows(rows: Rows, keep: np.ndarray, aside: list[Quarantined]) -> tuple[list[Quarantined], list[str]]:
@@ -245,7 +246,7 @@ def _whole_rows(rows: Rows, keep: np.ndarray, aside: list[Quarantined]) -> tuple
     return [gone[line] for line in sorted(gone)], said
 
 
-def _refuse(quarantine: list[Quarantined], total: int, max_bad: float, name: str) -> None:
+def refuse_bad(quarantine: list[Quarantined], total: int, max_bad: float, name: str) -> None:
     """Stop before any work where too many rows are unusable. A sound row that holds no comparison is set aside, but is no fault."""
     faults = sum(q.reason != NO_COMPARISON for q in quarantine)
     if not quarantine or (faults <= max_bad * total and len(quarantine) < total):

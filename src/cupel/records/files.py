@@ -68,7 +68,7 @@ def to_json(obj: Any) -> str:
     >>> to_json({"b": float("nan"), "a": (1, 2)}).splitlines()[-2]
     '  "b": null'
     """
-    return json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
@@ -113,7 +113,7 @@ def write_lines(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> Non
     """Write rows as JSON Lines, atomically, keys in the order given."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as out:
         for row in rows:
-            out.write(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+            out.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -166,20 +166,20 @@ def _take(handle: int, place: Path) -> None:
         ) from error
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """The same content in the types JSON knows."""
     if obj is None or isinstance(obj, str | bool | int):
         return obj
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
     if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, set | frozenset):
-        return [_plain(value) for value in sorted(obj)]
+        return [plain(value) for value in sorted(obj)]
     if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if hasattr(obj, "tolist"):  # numpy scalars and arrays
-        return _plain(obj.tolist())
+        return plain(obj.tolist())
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     raise TypeError(f"{type(obj).__name__} cannot be written as JSON")

@@ -58,7 +58,7 @@ def read(
     rows = sources.load(source, kinds(map))
     frame = Frame(rows.table, map, max_field)
     importer = choose(frame, format)
-    _require(frame, importer.NAME, importer.NEEDS)
+    require_columns(frame, importer.NAME, importer.NEEDS)
     parsed = importer.parse(frame)
     if parsed.origin is not None:
         rows, frame, parsed = unfold(rows, frame, parsed)
@@ -74,7 +74,7 @@ def read(
     return votes
 
 
-def _require(frame: Frame, name: str, needs: tuple[str, ...]) -> None:
+def require_columns(frame: Frame, name: str, needs: tuple[str, ...]) -> None:
     """A format that was asked for must have its columns."""
     missing = [column for column in needs if not frame.has(column) and column not in frame.columns]
     if missing:

@@ -59,7 +59,7 @@ def load(source: Any, kinds: Mapping[str, str] | None = None) -> Rows:
     """
     kinds = kinds or {}
     if isinstance(source, str | os.PathLike):
-        rows = _standard_input(kinds) if os.fspath(source) == "-" else _path(Path(os.fspath(source)), kinds)
+        rows = _standard_input(kinds) if os.fspath(source) == "-" else from_path(Path(os.fspath(source)), kinds)
     elif isinstance(source, list | tuple):
         rows = textual.from_objects(list(source), range(1, len(source) + 1), kinds, "list of rows")
     else:
@@ -73,7 +73,8 @@ def load(source: Any, kinds: Mapping[str, str] | None = None) -> Rows:
     return rows
 
 
-def _path(path: Path, kinds: Mapping[str, str]) -> Rows:
+def from_path(path: Path, kinds: Mapping[str, str]) -> Rows:
+    """Rows of a file or folder. RecordError where there is none (and what is near), or it cannot be read."""
     text = str(path)
     if text.startswith("hf://"):
         raise RecordError(
@@ -85,7 +86,7 @@ def _path(path: Path, kinds: Mapping[str, str]) -> Rows:
     if path.is_dir():
         return _directory(path, kinds)
     try:
-        data_kind = _kind(path)
+        data_kind = file_kind(path)
         if data_kind in ("parquet", "arrow"):
             return _arrow_file(path, data_kind)
         data = path.read_bytes()
@@ -105,7 +106,7 @@ def _near(path: Path) -> str:
     return f" Did you mean {path.parent / close[0]}?" if close else ""
 
 
-def _kind(path: Path) -> str:
+def file_kind(path: Path) -> str:
     """The kind of a file: its content where that is unmistakable, else its name."""
     with open(path, "rb") as stream:
         head = stream.read(8)
@@ -126,9 +127,9 @@ def _bytes(data: bytes, kind: str, name: str, kinds: Mapping[str, str]) -> Rows:
     if data[:2] == b"\x1f\x8b":
         data = _gunzip(data, name)
     if kind == "sniff" and data[:4] == b"PAR1":
-        return _table(_read_parquet(pa.BufferReader(data), name), name)
+        return from_table(_read_parquet(pa.BufferReader(data), name), name)
     if kind == "sniff" and data[:6] == b"ARROW1":
-        return _table(_read_arrow(pa.BufferReader(data), name), name)
+        return from_table(_read_arrow(pa.BufferReader(data), name), name)
     if not data.strip():
         raise RecordError(f"{name} is empty. Give a file with at least one comparison.")
     return textual.parse(textual.decode(data, name), kind, name, kinds)
@@ -163,7 +164,7 @@ def _arrow_file(path: Path, kind: str) -> Rows:
     if path.stat().st_size == 0:
         raise RecordError(f"{path} is empty. Give a file with at least one comparison.")
     table = _read_parquet(path, str(path)) if kind == "parquet" else _read_arrow(pa.OSFile(str(path)), str(path))
-    return _table(table, str(path))
+    return from_table(table, str(path))
 
 
 def _read_parquet(source: Any, name: str) -> pa.Table:
@@ -172,7 +173,7 @@ def _read_parquet(source: Any, name: str) -> pa.Table:
     try:
         return pq.ParquetFile(source).read()
     except BROKEN as error:
-        raise RecordError(f"{name} is not a sound Parquet file: {_first_line(error)}. Copy or write it again.") from error
+        raise RecordError(f"{name} is not a sound Parquet file: {first_line(error)}. Copy or write it again.") from error
 
 
 def _read_arrow(source: Any, name: str) -> pa.Table:
@@ -183,7 +184,7 @@ def _read_arrow(source: Any, name: str) -> pa.Table:
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
     except BROKEN as error:
-        raise RecordError(f"{name} is not a sound Arrow file: {_first_line(error)}. Copy or write it again.") from error
+        raise RecordError(f"{name} is not a sound Arrow file: {first_line(error)}. Copy or write it again.") from error
 
 
 def _directory(path: Path, kinds: Mapping[str, str]) -> Rows:
@@ -194,7 +195,7 @@ def _directory(path: Path, kinds: Mapping[str, str]) -> Rows:
         found = layout(path)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}.") from error
-    parts = [_path(part.path, kinds) for part in found]
+    parts = [from_path(part.path, kinds) for part in found]
     splits = list(dict.fromkeys(part.split for part in found if part.split))
     tables = [part.table for part in parts]
     column = "split" if all("split" not in table.column_names for table in tables) else "dataset_split"
@@ -205,7 +206,7 @@ def _directory(path: Path, kinds: Mapping[str, str]) -> Rows:
     try:
         table = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
     except pa.ArrowException as error:
-        raise RecordError(f"the {len(parts)} files of {path} do not have the same columns: {_first_line(error)}") from error
+        raise RecordError(f"the {len(parts)} files of {path} do not have the same columns: {first_line(error)}") from error
     before, lines, quarantine, notes = 0, [], [], []
     for part, held in zip(found, parts, strict=True):
         lines.append(held.line + before)
@@ -223,16 +224,16 @@ def _object(source: Any, kinds: Mapping[str, str]) -> Rows:
     """A table-like object of a library that need not be imported here."""
     kind = f"{type(source).__module__}.{type(source).__name__}"
     if isinstance(source, pa.Table):
-        return _table(source, "Arrow table")
+        return from_table(source, "Arrow table")
     if isinstance(source, pa.RecordBatch):
-        return _table(pa.Table.from_batches([source]), "Arrow record batch")
+        return from_table(pa.Table.from_batches([source]), "Arrow record batch")
     if kind.startswith("pandas.") and hasattr(source, "to_dict"):
         try:
             table = pa.Table.from_pandas(source, preserve_index=False)
         except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):
             records = source.to_dict("records")
             return textual.from_objects(records, range(1, len(records) + 1), kinds, "DataFrame")
-        return _table(table.replace_schema_metadata(None), "DataFrame")
+        return from_table(table.replace_schema_metadata(None), "DataFrame")
     if kind.startswith("datasets."):
         if isinstance(source, dict):
             names = ", ".join(map(str, source))
@@ -241,9 +242,9 @@ def _object(source: Any, kinds: Mapping[str, str]) -> Rows:
             )
         if hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
-            return _table(table.replace_schema_metadata(None), "datasets.Dataset")
+            return from_table(table.replace_schema_metadata(None), "datasets.Dataset")
     if hasattr(source, "__arrow_c_stream__"):
-        return _table(pa.table(source), kind)
+        return from_table(pa.table(source), kind)
     if isinstance(source, dict):
         return textual.from_columns(source, kinds, "dict of columns")
     raise RecordError(
@@ -251,14 +252,14 @@ def _object(source: Any, kinds: Mapping[str, str]) -> Rows:
     )
 
 
-def _table(table: pa.Table, name: str) -> Rows:
+def from_table(table: pa.Table, name: str) -> Rows:
     """Rows of an Arrow table; rows whose text is not UTF-8 (Arrow readers do not look) are set aside."""
     try:
         table.validate()
         str(table.schema)  # names of columns and fields must be text too
         return _checked(table, name)
     except BROKEN as error:
-        raise RecordError(f"{name} holds values that break the Arrow format: {_first_line(error)}. Write it again.") from error
+        raise RecordError(f"{name} holds values that break the Arrow format: {first_line(error)}. Write it again.") from error
 
 
 def _checked(table: pa.Table, name: str) -> Rows:
@@ -293,5 +294,10 @@ def _checked(table: pa.Table, name: str) -> Rows:
     return Rows(kept, line[keep], quarantine, name)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, up to its first line break and at most 300 characters.
+
+    >>> first_line(ValueError("one\\ntwo"))
+    'one'
+    """
     return str(error).strip().split("\n")[0][:300]

@@ -212,9 +212,9 @@ def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str,
         for key in found:
             if key not in names:
                 names[key] = None
-            if isinstance(key, str) and not key.isascii() and _surrogates(key):
+            if isinstance(key, str) and not key.isascii() and has_surrogates(key):
                 bad[row] = ("lone_surrogate", "the name of a column holds half of a surrogate pair, which is no character")
-    keys = [key for key in names if not _surrogates(key)]
+    keys = [key for key in names if not has_surrogates(key)]
     if len(keys) > MAX_COLUMNS:
         raise RecordError(
             f"{name} has {len(keys):,} different column names (first: {keys[0]!r}), more than {MAX_COLUMNS:,}: these are no rows of one "
@@ -231,23 +231,23 @@ def from_objects(objects: list[Any], numbers: Iterable[int], kinds: Mapping[str,
     for key, (values, array) in columns.items():
         if array is None:  # held bad rows or mixed types: the rows that are left are converted again
             held = [value for value, ok in zip(values, keep, strict=True) if ok]
-            array = _array(held)
-            arrays[key] = _text_column(held, kinds.get(key) == "name") if array is None else array
+            array = as_array(held)
+            arrays[key] = text_column(held, kinds.get(key) == "name") if array is None else array
         else:
             arrays[key] = array if bool(keep.all()) else array.take(index)
-    quarantine = [Quarantined(int(lines[row]), reason, detail, _raw(objects[row])) for row, (reason, detail) in sorted(bad.items())]
+    quarantine = [Quarantined(int(lines[row]), reason, detail, row_text(objects[row])) for row, (reason, detail) in sorted(bad.items())]
     return Rows(pa.table(arrays), lines[keep], quarantine, name, notes)
 
 
 def _convert(values: list[Any], kind: str, bad: dict[int, tuple[str, str]], key: str, notes: list[str]) -> pa.Array | None:
     """The column as Arrow; None where it has to be converted again without the rows now in `bad`, or as text."""
-    array = _array(values)
+    array = as_array(values)
     if array is not None:
         return array
-    found = [_kind(value) for value in values]
+    found = [value_kind(value) for value in values]
     before = len(bad)
     for row, value in enumerate(values):
-        if found[row] != "null" and _surrogates(value):
+        if found[row] != "null" and has_surrogates(value):
             bad.setdefault(row, ("lone_surrogate", f"column {key} holds half of a surrogate pair, which is no character"))
     counts = Counter(name for row, name in enumerate(found) if name != "null" and row not in bad)
     if kind == "text" and len(counts) > 1:
@@ -260,41 +260,56 @@ def _convert(values: list[Any], kind: str, bad: dict[int, tuple[str, str]], key:
     return None
 
 
-def _array(values: list[Any]) -> pa.Array | None:
+def as_array(values: list[Any]) -> pa.Array | None:
     """The values as Arrow (texts as large_string), or None where they are of mixed types or cannot be held."""
     try:
         array = pa.array(values)
     except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError, RecursionError):
         return None
-    if _has_empty_struct(array.type):
+    if has_empty_struct(array.type):
         return None
     return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
 
 
-def _has_empty_struct(kind: pa.DataType) -> bool:
+def has_empty_struct(kind: pa.DataType) -> bool:
+    """Whether a type holds a struct without fields, in lists too: Arrow keeps none of what Python has there.
+
+    >>> has_empty_struct(pa.list_(pa.struct([]))), has_empty_struct(pa.list_(pa.int64()))
+    (True, False)
+    """
     if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(_has_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _has_empty_struct(kind.value_type)
+        return kind.num_fields == 0 or any(has_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and has_empty_struct(kind.value_type)
 
 
-def _text_column(values: list[Any], names: bool) -> pa.Array:
+def text_column(values: list[Any], names: bool) -> pa.Array:
     """Values as text: strings as they are where all are strings (or the column holds names), JSON otherwise; NaN is null."""
-    values = [None if _kind(value) == "null" else value for value in values]
+    values = [None if value_kind(value) == "null" else value for value in values]
     if names or all(value is None or isinstance(value, str) for value in values):
-        texts = [value if value is None or isinstance(value, str) else _json(value) for value in values]
+        texts = [value if value is None or isinstance(value, str) else json_text(value) for value in values]
     else:
-        texts = [None if value is None else _json(value) for value in values]
+        texts = [None if value is None else json_text(value) for value in values]
     return pa.array(texts, pa.large_string())
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """The value as JSON, other types by their `str`; the type's name in parentheses where it cannot be written.
+
+    >>> json_text({"a": 1}), json_text({(1, 2): 3})
+    ('{"a": 1}', '(dict)')
+    """
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
         return f"({type(value).__name__})"
 
 
-def _kind(value: Any) -> str:
+def value_kind(value: Any) -> str:
+    """null (None, NaN), boolean, number, string, object, list (arrays too), or the name of the type.
+
+    >>> [value_kind(value) for value in (None, float("nan"), True, 1, "a", {}, ())]
+    ['null', 'null', 'boolean', 'number', 'string', 'object', 'list']
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "null"
     if isinstance(value, bool):
@@ -308,7 +323,7 @@ def _kind(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) or hasattr(value, "tolist") else type(value).__name__
 
 
-def _surrogates(value: Any) -> bool:
+def has_surrogates(value: Any) -> bool:
     """Whether any text inside the value cannot be written as UTF-8."""
     if isinstance(value, str):
         try:
@@ -317,13 +332,13 @@ def _surrogates(value: Any) -> bool:
             return True
         return False
     if isinstance(value, Mapping):
-        return any(_surrogates(key) or _surrogates(item) for key, item in value.items())
+        return any(has_surrogates(key) or has_surrogates(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return any(_surrogates(item) for item in value)
+        return any(has_surrogates(item) for item in value)
     return False
 
 
-def _raw(found: Any) -> str:
+def row_text(found: Any) -> str:
     """A row as text for the quarantine, at most 2,000 characters and always writable."""
     try:
         text = json.dumps(found, ensure_ascii=True, default=str)

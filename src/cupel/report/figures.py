@@ -176,7 +176,7 @@ def models(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
     ends = [end for span in spans for end in (span.low, span.high, span.point) if end is not None]
     if not ends:
         return None
-    axis, ticks = _axis(ends, (0.0, 1.0))
+    axis, ticks = round_axis(ends, (0.0, 1.0))
     described = "; ".join(f"{span.label} {span.words}, {t.interval(span.low, span.high) or 'no interval'}" for span in spans)
     drawn = svg.intervals(
         "fig-models", "Held-out accuracy", described, spans, axis=axis, ticks=ticks, label=lambda tick: t.percent(tick, 0)
@@ -203,7 +203,7 @@ def differences(rows: Sequence[Mapping[str, Any]], width: int) -> Figure | None:
     ends = [end for span in spans for end in (span.low, span.high, span.point) if end is not None]
     if not ends:
         return None
-    axis, ticks = _axis([*ends, 0.0], (-1.0, 1.0))
+    axis, ticks = round_axis([*ends, 0.0], (-1.0, 1.0))
     described = "; ".join(f"{span.label} {span.words}, {t.interval(span.low, span.high, unit='points') or 'no interval'}" for span in spans)
     drawn = svg.intervals(
         "fig-differences",
@@ -246,7 +246,7 @@ def _bins(caption: str, heads: Sequence[str], edges: Sequence[float], counts: Se
     return tb.table(caption, heads, rows)
 
 
-def _axis(ends: Sequence[float], inside: tuple[float, float]) -> tuple[tuple[float, float], list[float]]:
+def round_axis(ends: Sequence[float], inside: tuple[float, float]) -> tuple[tuple[float, float], list[float]]:
     """The narrowest round axis with 3 to 7 ticks that holds all ends."""
     low, high = min(ends), max(ends)
     for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):

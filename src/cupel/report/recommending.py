@@ -8,7 +8,7 @@ from typing import Any
 from cupel.report import svg
 from cupel.report import tables as tb
 from cupel.report import text as t
-from cupel.report.figures import Figure, _axis
+from cupel.report.figures import Figure, round_axis
 from cupel.report.html import environment, style, style_hash
 
 #: characters of a name and of a sentence; models that are drawn; rows of a table
@@ -125,7 +125,7 @@ def _figure(
     ends = [end for row in rows for end in (row.low, row.high, row.point) if end is not None]
     if not ends:
         return None
-    axis, ticks = _axis([*ends, 0.0] if zero else ends, (-1.0, 1.0) if zero else (0.0, 1.0))
+    axis, ticks = round_axis([*ends, 0.0] if zero else ends, (-1.0, 1.0) if zero else (0.0, 1.0))
     described = "; ".join(f"{row.label} {row.words}" for row in rows)
     drawn = svg.intervals(key, title, described, rows, axis=axis, ticks=ticks, label=t.plain, zero=zero)
     return Figure(drawn, caption, tb.table(title, ["Model", "Value (95 % interval)#"], [(row.label, row.words) for row in rows]))

@@ -110,7 +110,7 @@ def any_chat(texts: pa.Array) -> bool:
 
 def chat_column(values: list[Any], name: str, losses: Losses, plan: Plan) -> pa.Array:
     """Messages as an Arrow column, or as JSON text (and that is said) where one Arrow type does not hold them as they are."""
-    from cupel.records.textual import _has_empty_struct, _text_column
+    from cupel.records.textual import has_empty_struct, text_column
 
     array = None
     if plan.settled:
@@ -120,7 +120,7 @@ def chat_column(values: list[Any], name: str, losses: Losses, plan: Plan) -> pa.
         array = inferred(values)
         kind = None if array is None else array.type
         plan.types[name] = merge(plan.types.get(name, pa.null()), kind)
-    if array is not None and _has_empty_struct(array.type):
+    if array is not None and has_empty_struct(array.type):
         array = None
     if array is not None and [present(value) for value in array.to_pylist()] != [present(value) for value in values]:
         array = plan.types[name] = None
@@ -131,7 +131,7 @@ def chat_column(values: list[Any], name: str, losses: Losses, plan: Plan) -> pa.
         f"shapes of {name}", int(array is None),
         lambda _: f"the messages of column {name} are of several shapes: Parquet and CSV hold them as JSON text, JSON Lines as they are",
     )  # fmt: skip
-    return _text_column(values, False) if array is None else array
+    return text_column(values, False) if array is None else array
 
 
 def names(known: tuple[str, ...], codes: np.ndarray) -> pa.Array:

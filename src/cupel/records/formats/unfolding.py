@@ -273,9 +273,9 @@ def unfold(rows: Rows, frame: Frame, parsed: Parsed) -> tuple[Rows, Frame, Parse
     view.mapped = {name: column for name, column in frame.mapped.items() if names.get(name) == column}
     aside = sorted(frame.bad)
     raw = rows.table.take(pa.array(aside, pa.int64())).to_pylist() if aside else []
-    from cupel.records.textual import _raw
+    from cupel.records.textual import row_text
 
-    quarantine = [Quarantined(int(rows.line[row]), *frame.bad[row], _raw(found)) for row, found in zip(aside, raw, strict=True)]
+    quarantine = [Quarantined(int(rows.line[row]), *frame.bad[row], row_text(found)) for row, found in zip(aside, raw, strict=True)]
     unfolded = Unfolded(rows.line[first], rows.line[second], len(frame) + len(rows.quarantine), origin.losses)
     out = Rows(table, rows.line[first], [*rows.quarantine, *quarantine], rows.name, rows.notes, unfolded)
     texts = (parsed.prompt.take(index), parsed.first.take(index), parsed.second.take(index))
@@ -283,7 +283,7 @@ def unfold(rows: Rows, frame: Frame, parsed: Parsed) -> tuple[Rows, Frame, Parse
 
 
 def _column(values: list[Any]) -> pa.Array:
-    from cupel.records.textual import _array, _text_column
+    from cupel.records.textual import as_array, text_column
 
-    array = _array(values)
-    return _text_column(values, False) if array is None else array
+    array = as_array(values)
+    return text_column(values, False) if array is None else array

@@ -136,7 +136,7 @@ def _ids(sink: Sink, annotators: tuple[str, ...]) -> None:
     if size >= 1 << 31:
         raise RecordError(f"the ids of {n:,} rows take {size:,} characters, more than 2 GiB. Leave the id column out, or split the file.")
     if clash:  # two rows of 64 equal bits: number them one after another, as reading at once does
-        from cupel.records.build import _ids as one_by_one
+        from cupel.records.build import row_ids as one_by_one
 
         values = given.take(pa.array(np.where(is_given, np.cumsum(is_given) - 1, -1), mask=~is_given))
         prompts, responses = read_texts(place, "prompts", len(sink.prompts)), read_texts(place, "responses", len(sink.responses))

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cupel.errors import InputError, RecordError
 from cupel.records.arrow import pc
-from cupel.records.build import _extras, _refuse, _set_aside
+from cupel.records.build import extra_columns, refuse_bad, set_aside
 from cupel.records.columns import Frame, as_strings, kinds
 from cupel.records.digests import digests
 from cupel.records.formats import choose
@@ -215,12 +215,12 @@ class _Pass:
         identical = pc.equal(parsed.first, parsed.second).to_numpy(zero_copy_only=False)
         indifferent = np.isin(parsed.outcome, (TIE, BOTH_BAD, SKIP))
         frame.mark(identical & ~indifferent, "identical_sides", "both sides are the same text, and one of them is preferred")
-        extra = _extras(frame)
+        extra = extra_columns(frame)
         ids = self._ids(frame)
         n = len(frame)
         keep = np.ones(n, dtype=bool)
         keep[list(frame.bad)] = False
-        self._set_aside(sorted([*rows.quarantine, *_set_aside(rows, frame)], key=lambda q: q.line))
+        self._set_aside(sorted([*rows.quarantine, *set_aside(rows, frame)], key=lambda q: q.line))
         self.rows += n
         if not keep.any():
             return
@@ -311,7 +311,7 @@ class _Pass:
                     f"{first.line}: {first.detail}. Correct them, name the columns with --map NEW=COLUMN, or allow more with --max-bad."
                 )
             lines = (self.place / "quarantine.jsonl").read_text("utf-8").splitlines()
-            _refuse([Quarantined(*json.loads(line)) for line in lines], total, self.work.max_bad, name)
+            refuse_bad([Quarantined(*json.loads(line)) for line in lines], total, self.work.max_bad, name)
         head = self.head
         facts = {
             "source": self.sink.source is not None,
@@ -340,6 +340,6 @@ def _flat(values: Any) -> pa.Array:
 
 
 def _require(head: Frame, importer: ModuleType) -> None:
-    from cupel.records.reading import _require as require
+    from cupel.records.reading import require_columns
 
-    require(head, importer.NAME, importer.NEEDS)
+    require_columns(head, importer.NAME, importer.NEEDS)

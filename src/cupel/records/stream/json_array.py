@@ -14,7 +14,7 @@ import numpy as np
 from cupel.errors import RecordError
 from cupel.records.schema import Quarantined
 from cupel.records.stream.json_lines import JsonLines
-from cupel.records.stream.lines import LONGEST_LINE, Block, _not_utf8, _read, is_utf8, open_bytes
+from cupel.records.stream.lines import LONGEST_LINE, Block, is_utf8, open_bytes, read_bytes, refuse_encoding
 
 _BLANK = b" \t\n\r"
 _COMMA, _CLOSE = 44, 93
@@ -45,7 +45,7 @@ class JsonArray(JsonLines):
             while not ended:
                 pieces, cut, ended = _split(rest, self.name)
                 if not is_utf8(rest[:cut]):
-                    _not_utf8(rest[:cut], offset, lines, self.name)
+                    refuse_encoding(rest[:cut], offset, lines, self.name)
                 offset, lines, rest = offset + cut, lines + rest.count(b"\n", 0, cut), rest[cut:]
                 if pieces and not (ended and number == 1 and pieces == [b""]):
                     if not all(pieces):
@@ -55,24 +55,24 @@ class JsonArray(JsonLines):
                 if not ended:
                     if len(rest) > LONGEST_LINE:
                         raise RecordError(f"{self.name}: value {number:,} is longer than {LONGEST_LINE >> 20:,} MiB, which is no row.")
-                    data = _read(stream, size, self.name)
+                    data = read_bytes(stream, size, self.name)
                     if not data:
                         _refuse(self.name, "the array does not end")
                     rest += data
             while rest:
                 if rest.strip(_BLANK):
                     _refuse(self.name, "there is more after the end of the array")
-                rest = _read(stream, size, self.name)
+                rest = read_bytes(stream, size, self.name)
 
     def _opened(self, stream: IO[bytes], size: int) -> tuple[bytes, int, int]:
         """(what follows the bracket in what was read so far, its offset, the newlines before it)."""
         offset = lines = 0
-        data = _read(stream, size, self.name)
+        data = read_bytes(stream, size, self.name)
         if data[:3] == b"\xef\xbb\xbf":
             data, offset = data[3:], 3
         while data and not data.strip(_BLANK):
             offset, lines = offset + len(data), lines + data.count(b"\n")
-            data = _read(stream, size, self.name)
+            data = read_bytes(stream, size, self.name)
         start = len(data) - len(data.lstrip(_BLANK)) + 1
         if data[start - 1 : start] != b"[":
             _refuse(self.name, "it does not begin with a bracket")

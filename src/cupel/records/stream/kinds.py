@@ -19,7 +19,7 @@ from cupel.errors import RecordError
 from cupel.records.inference import fitted, inferred, merge
 from cupel.records.schema import Quarantined
 from cupel.records.sources import Rows
-from cupel.records.textual import MAX_COLUMNS, _has_empty_struct, _json, _kind, _raw, _surrogates
+from cupel.records.textual import MAX_COLUMNS, has_empty_struct, has_surrogates, json_text, row_text, value_kind
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Seen:
         """What is known of every column, in order of appearance."""
         out: Kinds = {}
         for name, seen in self.found.items():
-            if seen.type is not None and not _has_empty_struct(seen.type):
+            if seen.type is not None and not has_empty_struct(seen.type):
                 out[name] = Kind(seen.type)
                 continue
             usual = max(sorted(seen.counts), key=lambda kind: seen.counts[kind], default=None)
             noted = not self.columns.get(name) and not seen.marked and len(seen.counts) > 1
-            held = None if seen.held is None or _has_empty_struct(seen.held) else seen.held
+            held = None if seen.held is None or has_empty_struct(seen.held) else seen.held
             out[name] = Kind(None, held, seen.plain, usual, noted)
         return out
 
@@ -102,9 +102,9 @@ def convert(objects: list[Any], lines: np.ndarray, kinds: Kinds, seen: Seen, nam
         for key in found:
             if key not in names:
                 names[key] = None
-            if not key.isascii() and _surrogates(key):
+            if not key.isascii() and has_surrogates(key):
                 bad[row] = ("lone_surrogate", "the name of a column holds half of a surrogate pair, which is no character")
-    keys = [key for key in names if key in kinds or not _surrogates(key)]
+    keys = [key for key in names if key in kinds or not has_surrogates(key)]
     if len({*keys, *seen.found}) > MAX_COLUMNS:
         raise RecordError(
             f"{name} has more than {MAX_COLUMNS:,} different column names (first: {keys[0]!r}): these are no rows of one table. Put what "
@@ -138,16 +138,16 @@ def convert(objects: list[Any], lines: np.ndarray, kinds: Kinds, seen: Seen, nam
             arrays[key] = widened(array if bool(keep.all()) else array.filter(pa.array(keep)))
     if seen.wrong:
         return None
-    quarantine = [Quarantined(int(lines[row]), *why, _raw(objects[row])) for row, why in sorted(bad.items())]
+    quarantine = [Quarantined(int(lines[row]), *why, row_text(objects[row])) for row, why in sorted(bad.items())]
     return Rows(pa.table(arrays), lines[keep], quarantine, name)
 
 
 def _mark(key: str, values: list[Any], seen: Seen, kind: Kind | None, bad: dict[int, tuple[str, str]]) -> None:
     """A column without one type: set aside what cannot be written, and in columns of texts what is not as most values are."""
-    found = [_kind(value) for value in values]
+    found = [value_kind(value) for value in values]
     before = len(bad)
     for row, value in enumerate(values):
-        if found[row] != "null" and _surrogates(value):
+        if found[row] != "null" and has_surrogates(value):
             bad.setdefault(row, ("lone_surrogate", f"column {key} holds half of a surrogate pair, which is no character"))
     note = seen.found[key]
     note.marked += len(bad) - before
@@ -164,14 +164,14 @@ def _held(values: list[Any], kind: Kind | None, note: _Seen, names: bool) -> pa.
     if array is not None and kind is not None and kind.held is not None and merge(kind.held, array.type) == kind.held:
         array = fitted(array, values, kind.held)
     note.held = merge(note.held, None if array is None else array.type)
-    values = [None if _kind(value) == "null" else value for value in values]
+    values = [None if value_kind(value) == "null" else value for value in values]
     note.plain = note.plain and all(value is None or isinstance(value, str) for value in values)
     if kind is None or kind.type is not None:
         return None
     if kind.held is not None:
         return widened(array) if array is not None and array.type == kind.held else None
     if names or kind.plain:
-        texts = [value if value is None or isinstance(value, str) else _json(value) for value in values]
+        texts = [value if value is None or isinstance(value, str) else json_text(value) for value in values]
     else:
-        texts = [None if value is None else _json(value) for value in values]
+        texts = [None if value is None else json_text(value) for value in values]
     return pa.array(texts, pa.large_string())

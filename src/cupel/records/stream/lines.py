@@ -40,9 +40,9 @@ def head(path: Path, name: str, size: int = 1 << 20) -> str:
     """The beginning of a text file, to recognise it by."""
     stream, raw = open_bytes(path)
     with raw:
-        data = _read(stream, size, name)
+        data = read_bytes(stream, size, name)
     if data[:2] in _MARKS:
-        _not_utf8(data, 0, 0, name)
+        refuse_encoding(data, 0, 0, name)
     return data.decode("utf-8", "ignore").removeprefix("\ufeff")
 
 
@@ -52,10 +52,10 @@ def blocks(path: Path, name: str, size: int = BLOCK) -> Iterator[Block]:
     with raw:
         line, offset, rest = 1, 0, b""
         while True:
-            data = _read(stream, size, name)
+            data = read_bytes(stream, size, name)
             if not offset and not rest:
                 if data[:2] in _MARKS:
-                    _not_utf8(data, 0, 0, name)
+                    refuse_encoding(data, 0, 0, name)
                 if data[:3] == b"\xef\xbb\xbf":
                     data, offset = data[3:], 3
             whole = rest + data
@@ -72,7 +72,7 @@ def blocks(path: Path, name: str, size: int = BLOCK) -> Iterator[Block]:
             if not block:
                 return
             if not is_utf8(block):
-                _not_utf8(block, offset, line - 1, name)
+                refuse_encoding(block, offset, line - 1, name)
             ended = block if block.endswith(b"\n") else block + b"\n"
             yield Block(ended, line, raw.tell())
             line += block.count(b"\n")
@@ -91,7 +91,8 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-def _read(stream: IO[bytes], size: int, name: str) -> bytes:
+def read_bytes(stream: IO[bytes], size: int, name: str) -> bytes:
+    """The next `size` bytes, fewer at the end. RecordError where the disk or the gzip stream fails."""
     try:
         return stream.read(size)
     except EOFError as error:
@@ -102,7 +103,7 @@ def _read(stream: IO[bytes], size: int, name: str) -> bytes:
         raise RecordError(f"cannot read {name}: {error.strerror or error}.") from error
 
 
-def _not_utf8(data: bytes, offset: int, lines: int, name: str) -> None:
+def refuse_encoding(data: bytes, offset: int, lines: int, name: str) -> None:
     """Raise what `textual.decode` would for the whole file."""
     if data[:2] in _MARKS and not offset:
         raise RecordError(

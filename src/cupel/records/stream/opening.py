@@ -56,16 +56,16 @@ def size_of(path: Path) -> int:
 def open_reader(path: Path, kinds: Mapping[str, str]) -> JsonLines | CsvFile | ArrowFiles:
     """The reader of a file. Raises CannotStream where its kind has to be read at once, RecordError where it cannot be read at all."""
     if not path.exists():
-        sources._path(path, kinds)  # says what is near
+        sources.from_path(path, kinds)  # says what is near
     if path.is_dir():
         parts = layout(path)
-        files = [(part.path, sources._kind(part.path) if part.path.is_file() else "", part.split) for part in parts]
+        files = [(part.path, sources.file_kind(part.path) if part.path.is_file() else "", part.split) for part in parts]
         if not all(kind in ("parquet", "arrow") for _, kind, _ in files):
             raise CannotStream(f"the folder {path} holds files that are neither Parquet nor Arrow; it is read at once (stream=False).")
         return ArrowFiles(files, str(path))
     if path.stat().st_size == 0:
         raise RecordError(f"{path} is empty. Give a file with at least one comparison.")
-    kind = sources._kind(path)
+    kind = sources.file_kind(path)
     if kind in ("parquet", "arrow"):
         return ArrowFiles([(path, kind, "")], str(path))
     start = head(path, str(path))

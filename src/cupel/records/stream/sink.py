@@ -150,7 +150,7 @@ class Sink:
 
 
 def row_heads(sides: np.ndarray, outcome: np.ndarray) -> list[bytes]:
-    """What the id of a row is the hash of, up to its annotator: digests of prompt, first and second side, outcome (see `build._ids`).
+    """What the id of a row is the hash of, up to its annotator: digests of prompt, first and second side, outcome (see `build.row_ids`).
 
     sides: uint64 [n, 12], three SHA-256 side by side.
     """

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cupel.errors import InputError
 from cupel.records.exports import json_rows
-from cupel.records.files import _plain, atomic_write
+from cupel.records.files import atomic_write, plain
 
 #: endings of the files that are written
 ENDINGS = (".parquet", ".jsonl", ".json", ".csv")
@@ -94,7 +94,7 @@ class _Lines(_Text):
     """One JSON object per line, keys in the order of the columns."""
 
     def write(self, table: pa.Table) -> None:
-        self.file.writelines(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in json_rows(table, self.to))
+        self.file.writelines(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in json_rows(table, self.to))
 
 
 class _Array(_Text):
@@ -102,7 +102,7 @@ class _Array(_Text):
 
     def write(self, table: pa.Table) -> None:
         for row in json_rows(table, self.to):
-            text = json.dumps(_plain(row), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(plain(row), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
             self.file.write((",\n  " if self.rows else "[\n  ") + text.replace("\n", "\n  "))
             self.rows += 1
 

@@ -37,6 +37,7 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("robust_training", "20 % symmetric flips"),
     ("recommenders", "test NDCG@20 of our BPR (mf, mean of 3 seeds)"),
     ("recommenders", "our best single model on validation (EASE + order + content) minus EASE"),
+    ("survival_interactions", "bpo, false_positives 20 %"),
     ("main_job", "demo from nothing"),
     ("main_job", "from raw text (seconds)"),
 )
@@ -125,6 +126,26 @@ def survival_tables(results: Sequence[Mapping[str, Any]], objective: str = "sigm
     return "\n\n".join(parts) or "The survival table has not been measured yet."
 
 
+def clicks_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """README's survival table of clicks: tuned plain training and what each treatment adds to it."""
+    found = next((result["details"]["table"] for result in results if result["name"] == "survival_interactions"), None)
+    if found is None:
+        return "The survival table of clicks has not been measured yet."
+    cases = list(dict.fromkeys(cell["case"] for cell in found["cells"]))
+    columns = [case.replace("_", " ").replace(" by=uniform", "").replace("none", "as they are") for case in cases]
+    plain = {entry["case"]: entry for entry in found["baselines"]}
+    rows = [["tuned plain", *(f"{plain[case]['tuned_plain']:.3f}" for case in cases)]]
+    rows.append(["plain on the log as it was", *(f"{plain[case]['clean']:.3f}" for case in cases)])
+    for name in dict.fromkeys(cell["treatment"] for cell in found["cells"] if cell["treatment"] != "identity"):
+        cells = {cell["case"]: cell for cell in found["cells"] if cell["treatment"] == name}
+        said = {case: f"{100 * cell['gain']:+.1f}" for case, cell in cells.items()}
+        sure = {case for case, cell in cells.items() if cell["all_low"] > 0 or cell["all_high"] < 0}
+        rows.append([f"`{name}`", *(f"**{said[case]}**" if case in sure else said[case] for case in cases)])
+    picked = {entry["case"]: entry for entry in found["recommendations"]}
+    rows.append(["recommended by noisy validation", *(f"{100 * picked[case]['gain']:+.1f}" for case in cases)])
+    return "\n".join(_markdown(["", *columns], rows))
+
+
 def survival_page(results: Sequence[Mapping[str, Any]]) -> str:
     """Every cell of every set, with every objective."""
     found = next((result["details"] for result in results if result["name"] == "survival"), {})
@@ -186,7 +207,10 @@ def pages(results: Sequence[Mapping[str, Any]]) -> dict[Path, str]:
     """The files as they should be."""
     wanted = {
         HERE / "README.md": {"gaps": gap_table(results), "results": full_table(results)},
-        ROOT / "README.md": {"claims": headline_table(results), "survival": survival_tables(results), "learning": learning_block(results)},
+        ROOT / "README.md": {
+            "claims": headline_table(results), "survival": survival_tables(results), "clicks": clicks_table(results),
+            "learning": learning_block(results),
+        },
         ROOT / "docs" / "survival.md": {"survival": survival_page(results)},
     }
     found = {}

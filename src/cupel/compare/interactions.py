@@ -7,22 +7,22 @@ items are ranked. The table, its intervals and its recommendation are those of c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cupel.compare.blocks import Progress, kept, need_cases, planned, run_blocks, write_comparison
 from cupel.compare.result import About, Comparison, assemble
 from cupel.compare.spec import PLAIN, Case, CompareOptions, need_torch, split_text, treatment_of
 from cupel.errors import InputError
 from cupel.interactions.log import Log, Rows, Split, by_user
 from cupel.interactions.planted import drop, inject
 from cupel.interactions.splits import random_split
-from cupel.stages import ARRAYS, Stages
-
-Progress = Callable[[str, int, int], None]
+from cupel.stages import Stages
 
 OBJECTIVES = ("bradley_terry", "bpo")
 TREATMENTS = (
@@ -99,21 +99,9 @@ def compare_log(
     """
     need_torch()
     refused = check(options)
-    if not options.cases:
-        raise InputError("there is nothing to compare: the options name no case (cupel.compare.interactions.cases_of)")
-    stages = stages or Stages(None)
-    blocks: dict[tuple[int, str], dict[str, np.ndarray]] = {}
-    for seed in options.seeds:
-        for objective in options.objectives:
-            asked = {**options.recorded(), "seeds": None, "objectives": None, "draws": None}
-            parts = {**(key or {}), "options": asked, "seed": seed, "objective": objective, "of": "interactions"}
-
-            def work(objective: str = objective, seed: int = seed) -> dict[str, np.ndarray]:
-                return _block(log, options, seed, objective, {r["treatment"] for r in refused if r["objective"] == objective})
-
-            blocks[seed, objective] = stages.run("compare-block", parts, work, ARRAYS)
-            if progress:
-                progress("compare", len(blocks), len(options.seeds) * len(options.objectives))
+    need_cases(options, "cupel.compare.interactions.cases_of")
+    key = {**(key or {}), "of": "interactions"}
+    blocks = run_blocks(options, refused, partial(_block, log, options), stages=stages, key=key, progress=progress)
     method = (
         f"Seeds {', '.join(map(str, options.seeds))}; each splits every user's events anew: {100 * options.test:g} % are tested as they "
         f"are, of the rest {100 * options.validation:g} % tune l2, as corrupt as the training events. {options.model}, all items ranked."
@@ -253,36 +241,18 @@ def compare_log_file(
 
     at_least, core: what is a like, and how many events a user and an item need (`cupel.interactions.preparing`).
     """
-    import shutil
-
-    from cupel.compare.page import page
-    from cupel.compare.table import markdown
     from cupel.interactions.filters import deduplicated, k_core, positives
     from cupel.interactions.reading import read_log
-    from cupel.records.files import atomic_write, lock, write_json
 
     need_torch()
     refused = check(options)
     log = deduplicated(positives(read_log(source, map=map, format=format, max_bad=max_bad), at_least))
     log = k_core(log, core, core) if core else log
-    cells = len(options.objectives) * len(options.treatments) * len(options.cases) * len(options.seeds)
     if dry_run:
-        words = [f"{len(log):,} events, {cells:,} cells, {len(refused)} pairs refused. Nothing was written (--dry-run)."]
-        return {"n_events": len(log), "cells": cells, "refused": refused, "words": words}
-    out.mkdir(parents=True, exist_ok=True)
-    with lock(out):
-        if force:
-            shutil.rmtree(out / ".stages", ignore_errors=True)
-        stages = Stages(out / ".stages")
-        stages.prune()
+        return planned(options, refused, len(log), "events")
+    with kept(out, force) as stages:
         found = compare_log(Path(source).name, log, options, stages=stages, key={"log": _digest(log)}, progress=progress)
-        report = {**found.to_json(), "notes": list(log.notes)}
-        write_json(out / "compare.json", report)
-        for name, text in (("compare.md", markdown(found)), ("compare.html", page(found))):
-            with atomic_write(out / name) as temporary:
-                temporary.write_text(text, "utf-8")
-    words = [*log.notes, *found.lines(), f"Written: {out / 'compare.json'}, compare.md, compare.html."]
-    return {**report, "words": words}
+        return write_comparison(found, out, log.notes)
 
 
 def _digest(log: Log) -> str:

@@ -1,22 +1,22 @@
-"""The work of a comparison, block by block: a block is one seed and one objective with all its treatments, cases and ridges."""
+"""The comparison of texts, block by block: a block is one seed and one objective with all its treatments, cases and ridges."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cupel.compare import data as d
+from cupel.compare.blocks import Progress, kept, need_cases, planned, run_blocks, write_comparison
 from cupel.compare.corruptions import KINDS, difficulties, plant
 from cupel.compare.result import REFUSED, About, Comparison, assemble
 from cupel.compare.select import noisy_losses, row_losses, tuned
 from cupel.compare.spec import CLEAN, CompareOptions, check, need_torch, objective_of, treatment_of
 from cupel.errors import InputError
 from cupel.stages import ARRAYS, Stages
-
-Progress = Callable[[str, int, int], None]
 
 
 def compare(
@@ -29,28 +29,20 @@ def compare(
     """
     need_torch()
     refused = check(options)
-    if not options.cases:
-        raise InputError("there is nothing to compare: the options name no case (cupel.compare.spec.cases_of)")
+    need_cases(options, "cupel.compare.spec.cases_of")
     stages = stages or Stages(None)
-    blocks: dict[tuple[int, str], dict[str, np.ndarray]] = {}
     hard: np.ndarray | None = None
     if any(KINDS[case.corruption].hard for case in options.cases):
         hard = stages.run("compare-difficulty", dict(key or {}), lambda: {"value": difficulties(data, 0)}, ARRAYS)["value"]
-    total = len(options.seeds) * len(options.objectives)
-    for seed in options.seeds:
-        prepared: _Seed | None = None
-        for objective in options.objectives:
-            asked = {**options.recorded(), "seeds": None, "objectives": None, "draws": None}
-            parts = {**(key or {}), "options": asked, "seed": seed, "objective": objective}
 
-            def work(objective: str = objective, seed: int = seed) -> dict[str, np.ndarray]:
-                nonlocal prepared
-                prepared = prepared or _Seed(data, options, seed, hard)
-                return prepared.block(objective, {r["treatment"] for r in refused if r["objective"] == objective})
+    @lru_cache(maxsize=1)  # blocks of one seed follow each other
+    def of_seed(seed: int) -> _Seed:
+        return _Seed(data, options, seed, hard)
 
-            blocks[seed, objective] = stages.run("compare-block", parts, work, ARRAYS)
-            if progress:
-                progress("compare", len(blocks), total)
+    def work(seed: int, objective: str, without: set[str]) -> dict[str, np.ndarray]:
+        return of_seed(seed).block(objective, without)
+
+    blocks = run_blocks(options, refused, work, stages=stages, key=key, progress=progress)
     return assemble(_about(data, options), options, blocks, refused)
 
 
@@ -143,7 +135,6 @@ class _Seed:
                     out["flip_rate"][t, j] = _rate(found.evidence[j, chosen[j]].numpy())
         return out
 
-
     def _knowing_who(self, losses: np.ndarray, inner: np.ndarray, evidence: np.ndarray) -> None:
         """Validation losses [J, R, n_val] under the flip rates of annotators that training rows show (cross-fitted evidence [J, R, n]);
         left as they are where annotators are unknown or their rates are not identified."""
@@ -194,14 +185,10 @@ def compare_file(
 
     sample: use about N votes (whole groups), chosen by `seed`. Returns the summary for the screen: the JSON and its words.
     """
-    import shutil
-
-    from cupel.compare.page import page
-    from cupel.compare.table import markdown
     from cupel.encode import load_encoder
     from cupel.learners.sides import raw_sides
     from cupel.records.corrupt import gold
-    from cupel.records.files import atomic_write, lock, sha256_file, write_json
+    from cupel.records.files import sha256_file
     from cupel.records.reading import read
 
     need_torch()
@@ -210,33 +197,19 @@ def compare_file(
         raise InputError(f"there is no file {source}. Give a path to preferences (JSONL, JSON, CSV, Parquet, .gz of them).")
     votes = read(source, map=map, format=format, max_bad=max_bad, heldout=0)
     votes = votes if sample is None else votes.take(sampled(votes.group, sample, seed))
-    columns = len(options.objectives) * len(options.treatments) * len(options.cases) * len(options.seeds)
     if dry_run:
-        words = [f"{len(votes):,} votes, {columns:,} cells, {len(refused)} pairs refused. Nothing was written (--dry-run)."]
-        return {"n_votes": len(votes), "cells": columns, "refused": refused, "words": words}
+        return planned(options, refused, len(votes), "votes")
     loaded = load_encoder(encoder, device=device, allow_download=allow_download)
     truth = gold(votes)
     sides = raw_sides(votes, loaded, cache=cache)
     data = d.prepare(Path(source).name, votes, sides, truth if truth.any() else None)
-    out.mkdir(parents=True, exist_ok=True)
-    with lock(out):
-        if force:
-            shutil.rmtree(out / ".stages", ignore_errors=True)
-        stages = Stages(out / ".stages")
-        stages.prune()
+    with kept(out, force) as stages:
         content = None if source == "-" or Path(source).is_dir() else sha256_file(Path(source))
         key = {
             "input": content, "ids": _digest(votes.ids), "map": dict(map or {}), "format": format, "encoder": loaded.hash,
             "sample": sample, "seed": seed,
         }  # fmt: skip
-        found = compare(data, options, stages=stages, key=key, progress=progress)
-        report = found.to_json()
-        write_json(out / "compare.json", report)
-        for name, text in (("compare.md", markdown(found)), ("compare.html", page(found))):
-            with atomic_write(out / name) as temporary:
-                temporary.write_text(text, "utf-8")
-    words = [*found.lines(), f"Written: {out / 'compare.json'}, compare.md, compare.html."]
-    return {**report, "words": words}
+        return write_comparison(compare(data, options, stages=stages, key=key, progress=progress), out)
 
 
 def sampled(group: np.ndarray, count: int, seed: int) -> np.ndarray:

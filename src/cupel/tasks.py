@@ -181,10 +181,13 @@ def evaluate_file(
 ) -> dict[str, Any]:
     """Evaluate models on a file and write evaluation.json, trust.json and trust.html; the others are compared with the first model.
 
+    models: folders, or runs of several training seeds as `cupel.evaluate.named.named_runs` reads them.
+
     calibrate: write the calibration that was fitted to this file into each model's folder; flip: flip rate of the file's votes.
     With the format of a suite (docs/suites.md) also leaderboard.html and requests.parquet; a model may then be a file of scores.
     """
     from cupel.curate.review import read_reviewed
+    from cupel.evaluate.named import named_runs, one_by_one
     from cupel.evaluate.outside import outside_of
     from cupel.evaluate.paired import evaluate
     from cupel.evaluate.suites import suites
@@ -200,15 +203,17 @@ def evaluate_file(
         return _evaluate_suite(models, file, out, format, seed=seed, dry_run=dry_run)
     if not models:
         raise InputError("evaluate needs at least one MODEL folder and a FILE, e.g. cupel evaluate out/reward-plain out/heldout.parquet")
-    loaded = [load_reward(path) for path in models]
-    names = _model_names(models)
+    runs = named_runs(models)
+    folders = one_by_one(runs)
+    named = {name: load_reward(path) for name, path in folders.items()}
     with reading(file, None if dry_run else out, map, format, max_bad, keep=True) as votes:
         if dry_run:
-            return {"n": len(votes), "words": [f"{len(loaded)} models, {len(votes):,} votes. Nothing was written (--dry-run)."]}
+            return {"n": len(votes), "words": [f"{len(named)} models, {len(votes):,} votes. Nothing was written (--dry-run)."]}
         reviewed = read_reviewed(trusted) if trusted else None
-        named, sides = dict(zip(names, loaded, strict=True)), {}
+        sides: dict[str, Any] = {}
         margins = margins_of(named, votes, sides=sides)
-        result = evaluate(*margins.values(), names=names, on=votes, reviewed=reviewed, seed=seed)
+        seeds = {name: [margins[one] for one in one_by_one({name: paths})] for name, paths in runs.items()}
+        result = evaluate(*[np.stack(several) for several in seeds.values()], names=list(runs), on=votes, reviewed=reviewed, seed=seed)
         unlike = outside_of(named, votes, sides=sides, seed=seed)
         trusted_so_far = trust(margins, votes, method=calibrate or "temperature", flip=flip, outside=unlike, seed=seed)
     write_json(out / "evaluation.json", result.to_json())
@@ -216,20 +221,16 @@ def evaluate_file(
     with atomic_write(out / "trust.html") as temporary:
         temporary.write_text(page(trusted_so_far.to_json(), trusted_so_far.figures(), title=Path(file).name), "utf-8")
     written = ", ".join(str(out / name) for name in ("evaluation.json", "trust.json", "trust.html"))
-    words = [*result.lines(), *trusted_so_far.words, f"Written: {written}."]
+    several = [f"{name}: the mean over {len(paths)} training seeds." for name, paths in runs.items() if len(paths) > 1]
+    words = [*several, *result.lines(), *trusted_so_far.words, f"Written: {written}."]
     if calibrate is not None:
-        words += save_calibrations(trusted_so_far, dict(zip(names, models, strict=True)))
+        words += save_calibrations(trusted_so_far, folders)
     return {**result.to_json(), "trust": trusted_so_far.to_json(), "words": words}
 
 
-def _model_names(models: Sequence[Path]) -> list[str]:
-    """The last part of each path, or whole paths where those are not all different."""
-    names = [path.name or str(path) for path in models]
-    return names if len(set(names)) == len(names) else [str(path) for path in models]
-
-
 def _evaluate_suite(models: Sequence[Path], file: str, out: Path, name: str, *, seed: int, dry_run: bool) -> dict[str, Any]:
-    """Runs on a benchmark in its own format; a folder is a model, a file the scores that another tool gave."""
+    """Runs on a benchmark in its own format; a folder is a model (or holds one for each training seed), a file another tool's scores."""
+    from cupel.evaluate.named import named_runs
     from cupel.evaluate.suites import read_suite
     from cupel.evaluate.suites.items import score_requests
     from cupel.evaluate.suites.scores import evaluate_suite, write_requests
@@ -237,13 +238,13 @@ def _evaluate_suite(models: Sequence[Path], file: str, out: Path, name: str, *, 
     from cupel.records.files import atomic_write, write_json
     from cupel.report.leaderboard import page
 
-    names = _model_names(models)
-    if len(set(names)) < len(names):
-        raise InputError(f"a model is named twice ({', '.join(names)}); give each once")
-    runs = {run: path if path.is_file() else load_reward(path) for run, path in zip(names, models, strict=True)}
+    named = named_runs(models)
+    loaded = {run: [path if path.is_file() else load_reward(path) for path in paths] for run, paths in named.items()}
+    runs = {run: several[0] if len(several) == 1 else several for run, several in loaded.items()}
     if dry_run:
         items = read_suite(name, file)
-        words = f"{len(models)} models, {len(items):,} items of {name}, {len(score_requests(items)):,} responses to score."
+        count = sum(map(len, named.values()))
+        words = f"{count} models, {len(items):,} items of {name}, {len(score_requests(items)):,} responses to score."
         return {"n": len(items), "words": [f"{words} Nothing was written (--dry-run)."]}
     result, requests, scores = evaluate_suite(name, file, runs, seed=seed)
     found = result.to_json()
@@ -270,10 +271,10 @@ def score_file(
     margin is oriented to the recorded label (null without a preference); p_correct is what the model gives the recorded label: by the
     calibration that lies in its folder (docs/trust.md), else sigmoid(margin), which is as good as the margins' scale happens to be. A
     preference model scores as the row's annotator, in the row's context; scores are null where it has none for a response alone.
-    Says so where the rows are surely unlike those that a model on frozen vectors was trained on (docs/score.md).
+    Says so where the rows are surely unlike those that the model was trained on, and where its folder does not tell (docs/score.md).
     """
     from cupel.evaluate.calibration import Calibration
-    from cupel.evaluate.outside import outside
+    from cupel.evaluate.outside import not_known, outside
     from cupel.learners.reward import load_reward
     from cupel.records.files import atomic_write
     from cupel.records.stream import batches
@@ -296,7 +297,7 @@ def score_file(
     agrees = right / known if known else float("nan")
     unlike = outside(seen)
     words = [f"{n:,} votes scored; the model agrees with {100 * agrees:.1f} % of the recorded labels.", f"p_correct: {basis}."]
-    words += [] if unlike is None else unlike.words
+    words += not_known(["the model"]) if unlike is None else unlike.words
     told = None if unlike is None else unlike.to_json()
     return {
         "n": n, "agrees": agrees, "p_correct": basis, "outside": told, "path": str(out), "words": [*words, f"Written: {out}."],
@@ -318,7 +319,7 @@ def _scored(model: Any, votes: Votes, calibration: Calibration | None) -> tuple[
     else:
         one, two = model.side_scores(votes, sides=sides) if sides is not None else _text_scores(model, votes)
         first, second, margin = pa.array(one), pa.array(two), (one - two) * votes.sign
-    unlike = None if sides is None else model.unlike(votes, sides=sides)
+    unlike = model.unlike(votes, **given)
     undecided = votes.sign == 0
     table = votes.source if votes.source is not None else pa.table({"id": votes.ids})
     columns = {

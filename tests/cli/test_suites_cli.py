@@ -78,3 +78,30 @@ def test_dry_run_counts_and_writes_nothing(data: Path, tmp_path: Path, capsys: p
     assert run(["evaluate", str(data), "--format", "rm-bench", "--out", str(out), "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 12
     assert not out.exists()
+
+
+def test_training_seeds_of_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = tmp_path / "asked"
+    assert run(["evaluate", str(data), "--format", "rm-bench", "--out", str(asked), "--quiet"]) == 0
+    table = pq.read_table(asked / "requests.parquet").to_pylist()
+    for k in range(4):
+        lines = [json.dumps({"key": row["key"], "score": hash_of(row["key"], k)}) for row in table]
+        (tmp_path / f"s{k}.jsonl").write_text("\n".join(lines), "utf-8")
+    capsys.readouterr()
+    out = tmp_path / "out"
+    files = [str(tmp_path / f"s{k}.jsonl") for k in range(4)]
+    command = ["evaluate", f"one={files[0]}", f"three={','.join(files[1:])}", str(data), "--format", "rm-bench", "--out", str(out)]
+    assert run([*command, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["words"][0].startswith("4 models")
+    assert run([*command, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["training_seeds"] == {"one": 1, "three": 3}
+    assert "three: the mean over 3 training seeds." in said["words"]
+    assert "Training seeds" in (out / "leaderboard.html").read_text("utf-8")
+    assert pq.read_table(out / "requests.parquet").column_names[3:] == ["score_one", "score_three[1]", "score_three[2]", "score_three[3]"]
+    assert run(["evaluate", f"a={files[0]},{files[0]}", str(data), "--format", "rm-bench", "--out", str(out)]) == 2
+    assert "a training seed counts once" in capsys.readouterr().err
+
+
+def hash_of(key: str, seed: int) -> int:
+    return int(key[2 * seed : 2 * seed + 4], 16)

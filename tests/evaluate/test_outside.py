@@ -83,7 +83,7 @@ def test_heads_and_preference_models_say_it_too(place, tmp_path, head):
     assert scored["outside"]["beyond"]["estimate"] == pytest.approx(linear["outside"]["beyond"]["estimate"], abs=0.01)
 
 
-def test_a_folder_of_before_loads_and_says_nothing(place, tmp_path):
+def test_a_folder_of_before_loads_and_says_that_nothing_is_known(place, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     config = json.loads((place / "linear" / "config.json").read_text())
@@ -97,6 +97,12 @@ def test_a_folder_of_before_loads_and_says_nothing(place, tmp_path):
     assert scored["outside"] is None
     evaluated = evaluate_file([old], str(place / "other.parquet"), tmp_path / "out")
     assert evaluated["trust"]["outside"] == {}
+    suite = evaluate_file([old], suite_of(place, "other", tmp_path), tmp_path / "suite", format="pairs-by-subset")
+    assert suite["outside"] == {}
+    for found, name in ((scored, "the model"), (evaluated, "old"), (suite, "old")):
+        said = [line for line in found["words"] if "is not known" in line]
+        assert len(said) == 1
+        assert f"that {name} were trained on" in said[0]
     new = score_file(place / "linear", str(place / "other.parquet"), tmp_path / "new.parquet")
     assert scored["agrees"] == new["agrees"]
 
@@ -135,3 +141,45 @@ def test_parts_of_a_file_are_one_file():
     assert by_prompt == whole
     assert outside([Part(p.far, none[:300], p.prompt, 4000) for p in parts]) == whole
     assert outside([]) is None
+
+
+def suite_of(place, file, out):
+    """The file's comparisons in the plain format of a suite."""
+    table = pq.read_table(place / f"{file}.parquet").select(["prompt", "chosen", "rejected"])
+    pq.write_table(table, out / f"{file}-suite.parquet")
+    return str(out / f"{file}-suite.parquet")
+
+
+def test_suites_say_it(place, tmp_path):
+    found = {}
+    for file in ("other", "same"):
+        found[file] = evaluate_file([place / "linear"], suite_of(place, file, tmp_path), tmp_path / file, format="pairs-by-subset")
+    assert len(warnings(found["other"])) == 1
+    assert warnings(found["other"])[0].startswith("linear: ")
+    assert warnings(found["same"]) == []
+    assert not any("is not known" in line for line in found["same"]["words"])
+    scored = score_file(place / "linear", str(place / "other.parquet"), tmp_path / "scored.parquet")
+    assert found["other"]["outside"]["linear"]["beyond"]["estimate"] == pytest.approx(scored["outside"]["beyond"]["estimate"], abs=1e-12)
+    assert "Out of distribution" in (tmp_path / "other" / "leaderboard.html").read_text()
+    assert "Out of distribution" not in (tmp_path / "same" / "leaderboard.html").read_text()
+    json.dumps(found, allow_nan=False)
+
+
+def test_seeds_of_a_run(place, tmp_path):
+    """Two seeds by name: as a suite one run, as comparisons one run with an entry of trust for each."""
+    train_file(str(place / "train.parquet"), tmp_path / "second", seed=1)
+    both = [f"both={place / 'linear'},{tmp_path / 'second'}"]
+    suite = evaluate_file(both, suite_of(place, "other", tmp_path), tmp_path / "suite", format="pairs-by-subset")
+    one = [
+        evaluate_file([path], suite_of(place, "other", tmp_path), tmp_path / "one", format="pairs-by-subset")
+        for path in (place / "linear", tmp_path / "second")
+    ]
+    shares = [next(iter(result["outside"].values()))["beyond"]["estimate"] for result in one]
+    assert suite["outside"]["both"]["beyond"]["estimate"] == pytest.approx(np.mean(shares))
+    accuracy = [next(iter(result["rows"][0]["accuracy"].values()))["estimate"] for result in one]
+    assert suite["rows"][0]["accuracy"]["both"]["estimate"] == pytest.approx(np.mean(accuracy))
+    votes = evaluate_file(both, str(place / "other.parquet"), tmp_path / "votes")
+    assert votes["training_seeds"] == {"both": 2}
+    assert "both: the mean over 2 training seeds." in votes["words"]
+    assert set(votes["trust"]["models"]) == {"both[1]", "both[2]"}
+    assert votes["accuracy"]["votes"]["both"]["estimate"] == pytest.approx(np.mean(accuracy), abs=1e-9)

@@ -57,6 +57,17 @@ def test_equal_runs_cannot_be_told_apart(parse):
     assert "Cannot be told apart from it: two." in text
 
 
+def test_training_seeds_are_counted_where_there_are_several(parse):
+    data = rows()
+    scores = np.random.default_rng(0).random((3, len(score_requests(read_suite("rm-bench", data)))))
+    found = evaluate_suite("rm-bench", data, {"one": scores, "two": scores[0]}, draws=100)[0].to_json()
+    text = parse(page(found, title="x")).text()
+    assert "Training seeds" in text
+    assert "what seeds add widens its intervals" in text
+    plain = evaluate_suite("rm-bench", data, {"one": scores[:1]}, draws=100)[0].to_json()
+    assert "raining seeds" not in parse(page(plain, title="x")).text()
+
+
 def test_without_runs_there_is_the_length(parse):
     seen = parse(page(evaluate_suite("rm-bench", rows(), {}, draws=50)[0].to_json(), title="x"))
     assert seen.faults == []

@@ -17,7 +17,11 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     paths: Annotated[
-        list[str], typer.Argument(help="[recommender] MODEL... FILE: model folders (with a suite also files of scores), then the data.")
+        list[str],
+        typer.Argument(
+            help="[recommender] MODEL... FILE: model folders (with a suite also files of scores), or NAME=FOLDER,FOLDER for the training "
+            "seeds of one run; then the data."
+        ),
     ],
     out: c.OutOption = Path("evaluation"),
     map_: c.MapOption = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,12 +107,28 @@ def outside_of(
     for name, model in models.items():
         if getattr(model, "familiar", None) is None:
             continue
-        if model.encoder_hash not in sides:
-            sides[model.encoder_hash] = model.sides(votes)
-        told = outside([Part.of(model.unlike(votes, sides=sides[model.encoder_hash]), votes)], seed=seed, draws=draws)
+        given = {}
+        if hasattr(model, "encoder_hash"):
+            if model.encoder_hash not in sides:
+                sides[model.encoder_hash] = model.sides(votes)
+            given["sides"] = sides[model.encoder_hash]
+        told = outside([Part.of(model.unlike(votes, **given), votes)], seed=seed, draws=draws)
         if told is not None:
             out[name] = told
     return out
+
+
+def not_known(names: Iterable[str]) -> list[str]:
+    """A sentence for models whose folders do not say where their training texts lay; nothing without a name.
+
+    >>> not_known(["a", "b"])[0][:74], not_known([])
+    ('Whether these texts are like those that a, b were trained on is not known:', [])
+    """
+    who = ", ".join(names)
+    return [
+        f"Whether these texts are like those that {who} were trained on is not known: nothing of them is kept there (an older or another "
+        "tool's folder, or fewer than 200 training responses)."
+    ] * bool(who)
 
 
 def _percent(share: float | None) -> str:

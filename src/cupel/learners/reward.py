@@ -94,6 +94,12 @@ class RewardModel:
         sides = self.sides(votes) if sides is None else sides
         return unlike(self.familiar, self.scaling.apply(sides.embedding, sides.facts), sides.first, sides.second)
 
+    def far(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray | None:
+        """Whether each (prompt, response) lies further from the training sides than 99 % of those do, bool [n]; None as `unlike`."""
+        if self.familiar is None:
+            return None
+        return self.familiar.beyond(self.scaling.apply(*raw_texts(prompts, responses, self.encoder, cache=self.cache)))
+
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors and config.json into `directory`; the same model gives the same bytes. InputError on a full disk."""
         return write_folder(

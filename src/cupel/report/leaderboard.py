@@ -53,7 +53,17 @@ def _sentences(result: Mapping[str, Any], runs: Sequence[str], head: Mapping[str
     close = [name for name in runs if not _above(head["over_length"][name])]
     if close:
         out.append(f"Not shown to be better than always preferring the longer response: {', '.join(close)}.")
-    return out
+    return [*out, *_outside(result["outside"])]
+
+
+def _outside(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warnings of runs whose training texts were others than the suite's."""
+    return [
+        f"Out of distribution: {t.percent(said['beyond']['estimate'])} of the responses lie further from the training texts of {name} "
+        f"than 99 % of those do, where {t.percent(said['expected'])} is expected: what it scores here is extrapolated."
+        for name, said in found.items()
+        if said["warns"]
+    ]
 
 
 def _above(share: Mapping[str, Any]) -> bool:
@@ -100,12 +110,19 @@ def _runs(result: Mapping[str, Any], runs: Sequence[str], head: Mapping[str, Any
                 t.short(name, NAME), _score(head["accuracy"][name]), t.NOTHING if gap is None else _gap(gap),
                 _gap(result["to_best"][name]) if name in result["to_best"] else t.NOTHING,
                 _gap(head["over_length"][name]), t.percent(result["tied"][name]),
+                *([t.count(result["training_seeds"][name])] if _seeded(result) else []),
             )
         )  # fmt: skip
     minus = (t.short(first, NAME), "the highest", "the longer response")
     heads = ["Run", "Score (95 % interval)#", *(f"Minus {name}, points#" for name in minus), "Equal scores#"]
+    heads += ["Training seeds#"] if _seeded(result) else []
     note = "The highest run is found on the same prompts, so it looks further ahead of the others than it is." if len(runs) > 2 else ""
     return tb.table(f"Runs by score ({t.short(head['name'], NAME)}), {t.count(head['n'])} items", heads, rows, limit=ROWS, note=note)
+
+
+def _seeded(result: Mapping[str, Any]) -> bool:
+    """Whether a run is several training seeds."""
+    return any(count > 1 for count in result["training_seeds"].values())
 
 
 def _listed(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -165,7 +182,8 @@ def _how(result: Mapping[str, Any]) -> dict[str, str]:
         "Weighting": result["weighting"],
         "Equal scores": result["equal_scores"],
         "Intervals": f"95 %, {t.count(result['draws'])} bootstrap draws of prompts within subsets, seed {result['seed']}; all runs share "
-        "the draws, so differences are paired",
+        "the draws, so differences are paired"
+        + ("; a run of several training seeds counts by their mean, and what seeds add widens its intervals" if _seeded(result) else ""),
         "Scored": f"{t.count(result['requests'])} different (prompt, response) of {t.count(result['n'])} items, each once",
         "Format": result["description"],
     }

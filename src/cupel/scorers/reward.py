@@ -6,7 +6,8 @@ token is a real one (a closing token used as pad, most often). Here the last tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,10 +27,11 @@ HEADS = ("score",)
 
 
 class RewardScores(NamedTuple):
-    """Scores of N responses: `score` float [N], `n_tokens` int64 [N]."""
+    """Scores of N responses: `score` float [N], `n_tokens` int64 [N], and where no gradient is taken `state` [N, H], what the head read."""
 
     score: Tensor
     n_tokens: Tensor
+    state: Tensor | None = None
 
     def side(self, index: Tensor, reference: object = None) -> Side:
         """One side of C comparisons: `index` names its responses, [C]. A reward compares with no reference.
@@ -79,7 +81,8 @@ class RewardScorer(Scorer):
         last = torch.cumsum(lengths + 1, 0) - 1
         head = score_head(anatomy(self.model).causal)
         at_end = state.response.index_select(0, last)
-        return RewardScores(head(at_end.to(_dtype(head, at_end)))[:, 0].float(), lengths)
+        score = head(at_end.to(_dtype(head, at_end)))[:, 0].float()
+        return RewardScores(score, lengths, None if torch.is_grad_enabled() else at_end)
 
 
 class WholeModelReward(nn.Module):
@@ -113,7 +116,22 @@ class WholeModelReward(nn.Module):
         sizes = torch.tensor([len(row) for row in rows], device=ids.device)
         mask = torch.arange(ids.shape[1], device=ids.device)[None] < sizes[:, None]
         lengths = torch.tensor(groups.response_lengths, device=ids.device)
-        return RewardScores(_logits(self.model(input_ids=ids, attention_mask=mask.long())), lengths)
+        with _last_input(self.model) as seen:
+            score = _logits(self.model(input_ids=ids, attention_mask=mask.long()))
+        return RewardScores(score, lengths, seen[0] if len(seen) == 1 and seen[0].ndim == 2 else None)
+
+
+@contextmanager
+def _last_input(model: nn.Module) -> Iterator[list[Tensor]]:
+    """What goes into layers of one output while the block runs; nothing where gradients are taken."""
+    seen: list[Tensor] = []
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1] if not torch.is_grad_enabled() else []
+    hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def reward_scorer(model: nn.Module, layout: str = "auto", *, longest: int | None = None) -> RewardScorer | WholeModelReward:

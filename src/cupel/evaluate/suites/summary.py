@@ -5,17 +5,22 @@ the groups whose first subset by name is the same: a prompt that occurs in sever
 and counted G / (G - 1) times, so that the variance of the draws is that of the sample (Rao & Wu 1988, JASA 83), and the percentiles'
 distances from the estimate are multiplied by t / z at groups - strata degrees of freedom. A stratum of one group is not resampled. All
 runs share the draws, so differences are paired.
+
+A run may be several training seeds: its numbers are means over them, and what a choice of seeds adds to the variance (analysis of
+variance of groups crossed with seeds, within strata) widens the intervals, as `cupel.evaluate.crossed` does it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cupel.errors import InputError
+from cupel.evaluate.crossed import added_by_seeds, variance_of_mean, widening
+from cupel.evaluate.outside import Outside
 from cupel.evaluate.paired import Share
 from cupel.evaluate.suites.items import Item, Requests, Row, Scored, Suite
 from cupel.votes.intervals import normal_quantile, wilson
@@ -23,6 +28,8 @@ from cupel.votes.intervals import normal_quantile, wilson
 LEVEL = 0.95
 #: at most this many counts of drawn groups are held in memory at once
 AT_ONCE = 1_000_000
+#: a variance that is rounding
+TINY = 1e-18
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class SuiteResult:
     to_best  {run: Share} of the headline, each other run minus the highest; the highest is found on the same prompts, so it looks
              further ahead than it is
     tied     share of (right, wrong) comparisons with equal scores
+    training_seeds  how many models each run is; its numbers are means over them
+    outside  are the responses like those a run was trained on, where its folder says (`cupel.evaluate.outside`)
     """
 
     suite: str
@@ -74,6 +83,8 @@ class SuiteResult:
     notes: tuple[str, ...]
     seed: int
     draws: int
+    training_seeds: Mapping[str, int] = field(default_factory=dict)
+    outside: Mapping[str, Outside] = field(default_factory=dict)
 
     def row(self, name: str) -> RowResult:
         """The row of a name. KeyError where there is none."""
@@ -99,12 +110,14 @@ class SuiteResult:
             "axes": list(self.axes), "models": list(self.names), "ranking": self.ranking, "level_with_best": self.level_with_best,
             "to_best": {name: share.to_json() for name, share in self.to_best.items()}, "verdicts": verdicts, "n": self.n,
             "requests": self.requests, "rows": [row.to_json() for row in self.rows], "tied": dict(self.tied), "notes": list(self.notes),
-            "seed": self.seed, "draws": self.draws, "level": LEVEL,
+            "seed": self.seed, "draws": self.draws, "level": LEVEL, "training_seeds": dict(self.training_seeds),
+            "outside": {name: found.to_json() for name, found in self.outside.items()},
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """The result in words, one fact a line: headline and sections (subsets where there are none); the page has the rest."""
         out = [f"{self.suite}: {self.n:,} items, {self.requests:,} different (prompt, response) to score."]
+        out += [f"{name}: the mean over {count} training seeds." for name, count in self.training_seeds.items() if count > 1]
         second = "section" if any(row.level == "section" for row in self.rows) else "subset"
         for row in self.rows:
             if row.level in ("overall", second):
@@ -112,6 +125,7 @@ class SuiteResult:
                 out.append(f"{row.name}, the longer response: {row.length_only}")
         for name, share in self.rows[0].difference.items():
             out.append(f"{name} minus {self.names[0]}, {self.rows[0].name}: {share}: {verdict(share, self.names[0])}")
+        out += [f"{name}: {line}" for name, found in self.outside.items() for line in found.words]
         return [*out, *self.notes]
 
 
@@ -134,12 +148,13 @@ def decided(difference: Share) -> bool:
 def summarise(
     suite: Suite, items: Sequence[Item], requests: Requests, scores: Mapping[str, np.ndarray], *, seed: int = 0, draws: int = 2000
 ) -> SuiteResult:
-    """The suite's numbers of each run, from one score per request (float64 [number of requests]).
+    """The suite's numbers of each run, from one score per request: float64 [number of requests], or [training seeds, number of requests].
 
-    The longer response, by number of characters, is scored beside the runs. InputError for scores of another length or not finite.
+    Differences pair the k-th seeds of two runs that have as many; otherwise seeds are independent. The longer response, by number of
+    characters, is scored beside the runs. InputError for scores of another length or not finite.
     """
     runs = {name: _checked(name, values, requests) for name, values in scores.items()}
-    table = _Table.of(suite, items, requests, [*runs.values(), np.array([len(response) for response in requests.responses], np.float64)])
+    table = _Table.of(suite, items, requests, [*runs.values(), np.array([[len(response) for response in requests.responses]], np.float64)])
     counts: dict[str, int] = {}
     for item in items:
         counts[item.subset] = counts.get(item.subset, 0) + 1
@@ -150,24 +165,27 @@ def summarise(
     drawn = table.draw(seed, draws)
     found = tuple(_result(row, table, drawn, list(runs)) for row in rows)
     to_best = _to_best(rows[0], table, drawn, list(runs), found[0])
-    tied = {name: _tied(requests, values) for name, values in runs.items()}
+    tied = {name: float(np.mean([_tied(requests, values) for values in several])) for name, several in runs.items()}
     return SuiteResult(
         suite.name, suite.description, suite.weighting, suite.ties, suite.axes, tuple(runs), len(items), len(requests), found, to_best,
-        tied, tuple(notes), seed, draws,
+        tied, tuple(notes), seed, draws, {name: len(several) for name, several in runs.items()},
     )  # fmt: skip
 
 
 def _checked(name: str, values: np.ndarray, requests: Requests) -> np.ndarray:
+    """float64 [seeds, number of requests]."""
     found = np.asarray(values, dtype=np.float64)
-    if found.shape != (len(requests),):
+    if found.ndim not in (1, 2) or not found.size or found.shape[-1] != len(requests):
         raise InputError(
             f"{name}: {len(requests):,} scores are needed, one for each (prompt, response), not an array of shape {found.shape}"
         )
-    bad = np.flatnonzero(~np.isfinite(found))
+    found = np.atleast_2d(found)
+    bad = np.argwhere(~np.isfinite(found))
     if len(bad):
+        which, first = bad[0]
         raise InputError(
-            f"{name}: {len(bad):,} of {len(found):,} scores are not finite (first: {found[bad[0]]} for the prompt "
-            f"{requests.prompts[bad[0]][:60]!r}); a response without a score cannot be ranked"
+            f"{name}: {len(bad):,} of {found.size:,} scores are not finite (first: {found[which, first]} for the prompt "
+            f"{requests.prompts[first][:60]!r}); a response without a score cannot be ranked"
         )
     return found
 
@@ -179,10 +197,10 @@ def _tied(requests: Requests, values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Table:
-    """Hits [runs, groups, cells] and counts [groups, cells]; the stratum of each group; the subsets each group has items of."""
+    """Hits [seeds, groups, cells] of each run, counts [groups, cells]; the stratum of each group; the subsets each group has items of."""
 
     cells: dict[str, int]
-    hits: np.ndarray
+    hits: list[np.ndarray]
     counts: np.ndarray
     stratum: np.ndarray
     strata: list[str]
@@ -195,17 +213,18 @@ class _Table:
         for i, item in enumerate(items):
             inside.setdefault(item.group, []).append(i)
         order = sorted(inside)
-        per_run = [
+        found = [
             [
                 suite.cells([Scored(items[i], values[requests.right[i]], values[requests.wrong[i]]) for i in inside[group]])
                 for group in order
             ]
-            for values in runs
+            for several in runs
+            for values in several
         ]
-        cells = {name: k for k, name in enumerate(sorted({cell for found in per_run[0] for cell in found}))}
-        hits, counts = np.zeros((len(runs), len(order), len(cells))), np.zeros((len(order), len(cells)))
-        for r, found in enumerate(per_run):
-            for g, named in enumerate(found):
+        cells = {name: k for k, name in enumerate(sorted({cell for held in found[0] for cell in held}))}
+        hits, counts = np.zeros((len(found), len(order), len(cells))), np.zeros((len(order), len(cells)))
+        for r, per_group in enumerate(found):
+            for g, named in enumerate(per_group):
                 for cell, (hit, count) in named.items():
                     hits[r, g, cells[cell]] = hit
                     counts[g, cells[cell]] = count
@@ -216,12 +235,13 @@ class _Table:
                 held[items[i].subset] = held.get(items[i].subset, 0) + 1
             members.append(held)
         strata, stratum, sizes = np.unique([min(held) for held in members], return_inverse=True, return_counts=True)
-        return cls(cells, hits, counts, stratum.reshape(-1), strata.tolist(), sizes, members)
+        by_run = np.split(hits, np.cumsum([len(several) for several in runs])[:-1])
+        return cls(cells, by_run, counts, stratum.reshape(-1), strata.tolist(), sizes, members)
 
     def draw(self, seed: int, draws: int) -> np.ndarray:
         """Ratios of each run and cell, the estimate before the draws: float64 [1 + draws, runs, cells], NaN where nothing was drawn."""
-        runs, _, width = self.hits.shape
-        flat = np.concatenate([self.counts, *self.hits], axis=1)  # [groups, (1 + runs) * cells]
+        runs, width = len(self.hits), self.counts.shape[1]
+        flat = np.concatenate([self.counts, *(several.mean(axis=0) for several in self.hits)], axis=1)  # [groups, (1 + runs) * cells]
         sums = np.zeros((1 + draws, flat.shape[1]))
         for s, size in enumerate(self.sizes):
             rows = flat[self.stratum == s]
@@ -248,12 +268,17 @@ def _resampled(rows: np.ndarray, rng: np.random.Generator, draws: int) -> np.nda
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Values of a row, [1 + draws, runs and the longer response], and what their intervals rest on."""
+    """Values of a row, [1 + draws, runs and the longer response], and what their intervals rest on.
+
+    cells  what each group under each seed moves a run's value by, times the number of groups: [groups, seeds] (ratios linearised)
+    """
 
     values: np.ndarray
     n: int
     groups: int
     freedom: int
+    cells: list[np.ndarray]
+    stratum: np.ndarray
 
     @classmethod
     def of(cls, row: Row, table: _Table, drawn: np.ndarray) -> _Drawn:
@@ -261,21 +286,38 @@ class _Drawn:
         inside = [g for g, held in enumerate(table.members) if any(subset in held for subset in row.subsets)]
         n = sum(table.members[g].get(subset, 0) for g in inside for subset in row.subsets)
         freedom = len(inside) - len(set(table.stratum[inside].tolist()))
-        return cls(drawn[:, :, at] @ np.array(list(row.weights.values())), n, len(inside), freedom)
+        weight = np.array(list(row.weights.values()))
+        counts = table.counts[:, at]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            per_count = weight / counts.mean(axis=0)
+            cells = [((several[:, :, at] - drawn[0, r, at] * counts) @ per_count).T for r, several in enumerate(table.hits)]
+        return cls(drawn[:, :, at] @ weight, n, len(inside), freedom, cells, table.stratum)
 
-    def share(self, column: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Share:
-        return _share(column, self.n, self.groups, self.freedom, low, high)
+    def share(self, r: int, low: float, high: float) -> Share:
+        """The value of run r, whose scale ends at low and high."""
+        return self._share(self.values[:, r], [self.cells[r]], self.cells[r].mean(axis=1), low, high)
+
+    def between(self, r: int, base: int) -> Share:
+        """The value of run r minus that of another: as many seeds are paired one by one."""
+        one, two = self.cells[r], self.cells[base]
+        tables = [one - two] if one.shape == two.shape else [one, two]
+        return self._share(self.values[:, r] - self.values[:, base], tables, one.mean(axis=1) - two.mean(axis=1), -np.inf, np.inf)
+
+    def _share(self, column: np.ndarray, tables: Sequence[np.ndarray], over: np.ndarray, low: float, high: float) -> Share:
+        several = [(table, variance_of_mean(table.mean(axis=0))) for table in tables if table.shape[1] > 1]
+        seeds = [(added_by_seeds(table, self.stratum), carried, table.shape[1] - 1) for table, carried in several if carried > TINY]
+        return _share(column, self.n, self.groups, self.freedom, low, high, seeds, over, self.stratum)
 
 
 def _result(row: Row, table: _Table, drawn: np.ndarray, names: Sequence[str]) -> RowResult:
     made = _Drawn.of(row, table, drawn)
-    values, length = made.values, made.values[:, -1]
+    length = len(names)
     return RowResult(
         name=row.name, level=row.level, at=row.at, n=made.n, groups=made.groups,
-        accuracy={name: made.share(values[:, r], row.bottom, row.top) for r, name in enumerate(names)},
+        accuracy={name: made.share(r, row.bottom, row.top) for r, name in enumerate(names)},
         length_only=made.share(length, row.bottom, row.top),
-        difference={name: made.share(values[:, r] - values[:, 0]) for r, name in enumerate(names) if r > 0},
-        over_length={name: made.share(values[:, r] - length) for r, name in enumerate(names)},
+        difference={name: made.between(r, 0) for r, name in enumerate(names) if r > 0},
+        over_length={name: made.between(r, length) for r, name in enumerate(names)},
     )  # fmt: skip
 
 
@@ -284,11 +326,17 @@ def _to_best(row: Row, table: _Table, drawn: np.ndarray, names: Sequence[str], f
     made = _Drawn.of(row, table, drawn)
     scores = [found.accuracy[name].estimate or 0.0 for name in names]
     best = scores.index(max(scores)) if scores else 0
-    return {name: made.share(made.values[:, r] - made.values[:, best]) for r, name in enumerate(names) if r != best}
+    return {name: made.between(r, best) for r, name in enumerate(names) if r != best}
 
 
-def _share(column: np.ndarray, n: int, groups: int, freedom: int, low: float, high: float) -> Share:
-    """The estimate column[0] with the interval of the draws column[1:]; low and high are the ends of the scale."""
+def _share(
+    column: np.ndarray, n: int, groups: int, freedom: int, low: float, high: float, seeds: Sequence[tuple[float, float, int]],
+    over: np.ndarray, stratum: np.ndarray,
+) -> Share:  # fmt: skip
+    """The estimate column[0] with the interval of the draws column[1:]; low and high are the ends of the scale.
+
+    seeds: what a choice of training seeds adds to the variance, as `widening` reads it; over [groups]: cells, means over seeds.
+    """
     from scipy.special import stdtrit
 
     estimate, values = float(np.clip(column[0], low, high)), column[1:]  # sums of weights are 1 up to rounding
@@ -300,5 +348,22 @@ def _share(column: np.ndarray, n: int, groups: int, freedom: int, low: float, hi
         return Share(estimate, ends[0], ends[1], n, groups)
     widen = float(stdtrit(freedom, 0.5 + LEVEL / 2)) / normal_quantile(LEVEL)
     ends = np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    if seeds:
+        between = _between(over, stratum)
+        if between > TINY:
+            widen *= widening(between, freedom, seeds)
+        else:  # groups do not differ, seeds do
+            spread = sum(part for part, _, _ in seeds)
+            half = np.sqrt(spread) * float(stdtrit(spread**2 / sum(carried**2 / df for _, carried, df in seeds), 0.5 + LEVEL / 2))
+            ends, widen = estimate + np.array([-half, half]), 1.0
     ends = np.clip(estimate + (ends - estimate) * widen, low, high)
     return Share(estimate, float(ends[0]), float(ends[1]), n, groups)
+
+
+def _between(over: np.ndarray, stratum: np.ndarray) -> float:
+    """Variance of the mean over groups drawn within strata."""
+    total = 0.0
+    for label in np.unique(stratum):
+        part = over[stratum == label]
+        total += len(part) * float(part.var(ddof=1)) if len(part) > 1 else 0.0
+    return total / len(over) ** 2

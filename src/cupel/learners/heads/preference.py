@@ -160,6 +160,13 @@ class PreferenceReward:
         first, second = (n, n + len(n)) if self.known.features else (sides.first, sides.second)
         return unlike(self.familiar, features_of(votes, sides, self.known, self.scaling), first, second)
 
+    def far(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray | None:
+        """Whether each (prompt, response) lies further from the training sides than 99 % of those do, bool [n]; None as `unlike`, and for
+        models of named columns, which texts do not have."""
+        if self.familiar is None or self.known.features:
+            return None
+        return self.familiar.beyond(scaled(self.scaling, *raw_texts(prompts, responses, self.encoder, cache=self.cache)))
+
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors, config.json and explanation.json; the same models give the same bytes. InputError on a full disk."""
         from cupel.records.files import write_json

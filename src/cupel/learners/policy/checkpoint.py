@@ -118,6 +118,12 @@ class Checkpoints:
             return Snapshot(parameters, trainer, state["numbers"], state["progress"], path)
         return None
 
+    def parameters(self, step: int) -> dict[str, Tensor]:
+        """The trained parameters of a checkpoint, by name."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / f"step-{step:08d}" / "parameters.safetensors")
+
     def rotate(self, keep: int, best: int | None) -> None:
         """Remove all but the newest `keep` checkpoints and the best one."""
         for path in self.all()[:-keep]:

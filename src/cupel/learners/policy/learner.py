@@ -368,6 +368,7 @@ class _Run:
                     shutil.copytree(self.checkpoints.folder / f"step-{self.best['step']:08d}" / "model", temporary)
                 else:
                     self._export(temporary, state, merge=self.o.merge)
+                self._keep_familiar(temporary)
                 replace_folder(temporary, self.out / "model")
             write_parquet(self.out / "records.parquet", self._records(data))
             write_json(self.out / "metrics.json", metrics)
@@ -375,6 +376,21 @@ class _Run:
             self.ranks.accelerator.end_training()
         self.ranks.wait()
         return Trained(self.out, steps, metrics, tuple(words(metrics, self.out)))
+
+    def _keep_familiar(self, folder: Path) -> None:
+        """Beside a reward's final weights: where its training sides lay under them. Nothing where parameters are sharded."""
+        if self.o.kind != "reward" or self.ranks.sharded:
+            return
+        from cupel.learners.policy.rewards import TransformerReward
+        from cupel.learners.policy.shift import keep, training_familiar
+
+        best = self.best["step"]
+        if best is not None and not self.o.merge:
+            parameters = dict(self.scorer.model.named_parameters())
+            for name, value in self.checkpoints.parameters(best).items():
+                place_into(parameters[name], value)
+        reward = TransformerReward(self.scorer, self.prepared.template, self.o.max_length, self.o.batch_tokens)
+        keep(folder, training_familiar(reward, self.prepared.data, self.o.seed))
 
     def _last_step(self) -> int:
         last = self.checkpoints.all()

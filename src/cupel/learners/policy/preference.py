@@ -102,12 +102,14 @@ def attached(model: Any) -> PreferenceModel:
 
 
 class PreferenceScores(NamedTuple):
-    """What a preference model makes of a batch: z [N, d] and prompt [N, H] of responses, n_tokens [N], and the sides of its pairs."""
+    """What a preference model makes of a batch: z [N, d] and prompt [N, H] of responses, n_tokens [N], and the sides of its pairs; where no
+    gradient is taken also `state` [N, H], what the head read."""
 
     z: Tensor
     prompt: Tensor
     n_tokens: Tensor
     pairs: tuple[Side, Side]
+    state: Tensor | None = None
 
     def sides(self, groups: Groups, reference: object = None) -> tuple[Side, Side]:
         """The sides of the batch's pairs, with their numbers of tokens."""
@@ -154,7 +156,7 @@ class PreferenceScorer(RewardScorer):
             person = torch.full_like(groups.first, -1)
         found = Given(first.float().index_select(0, groups.first), person if "person" in model.reads else None)
         one, two = (z.index_select(0, index) for index in (groups.first, groups.second))
-        return PreferenceScores(z, first.float(), lengths, model.sides(one, two, found))
+        return PreferenceScores(z, first.float(), lengths, model.sides(one, two, found), None if torch.is_grad_enabled() else last)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from cupel.errors import InputError
+from cupel.learners.familiar import Familiar, Unlike, vote_of
+from cupel.learners.policy.shift import Distances, Watched, as_array, digest, kept, key
 from cupel.learners.policy.template import Template
 from cupel.scorers.check import quiet
 from cupel.scorers.groups import Groups
@@ -35,6 +37,8 @@ class TransformerReward:
     scorer        reads token groups (`cupel.scorers.reward`)
     template      texts to tokens;  max_length  tokens of prompt and response; a longer prompt loses its beginning
     batch_tokens  of a forward pass;  cache  scores by content on disk, shared by everything that scores with these weights; or None
+    familiar  where the training sides lay (`cupel.learners.policy.shift`), None where the folder does not say;  distances  from there, as
+              `cache` holds scores
     """
 
     scorer: Any
@@ -43,6 +47,8 @@ class TransformerReward:
     batch_tokens: int = 8192
     cache: Any = field(default=None, repr=False)
     info: dict[str, Any] = field(default_factory=dict)
+    familiar: Familiar | None = field(default=None, compare=False, repr=False)
+    distances: Any = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -74,6 +80,7 @@ class TransformerReward:
 
                 restore(model, head, _tensors(place))
         model.config.use_cache = False
+        familiar = kept(place, told)
         template = Template(tokenizer, said.get("template") or "none" if said else None, said.get("template_arguments"))
         if said and said["digest"] != template.digest:
             raise InputError(
@@ -86,12 +93,17 @@ class TransformerReward:
             from cupel.learners.policy.preference import PreferenceScorer, TransformerPreference
 
             scorer = PreferenceScorer(model, longest=longest + 1)
-            return TransformerPreference(scorer, template, longest, batch_tokens, None, said, tuple(head["people"]))
+            return TransformerPreference(
+                scorer, template, longest, batch_tokens, info=said, familiar=familiar, people=tuple(head["people"])
+            )  # fmt: skip
         scorer = reward_scorer(model, longest=longest)
-        stored = None
+        stored = distances = None
         if cache is not None:
-            stored = ReferenceCache.under(cache, ReferenceKey.of(scorer.model, template=template.digest[:32]), repair=True)
-        return cls(scorer, template, longest, batch_tokens, stored, said)
+            name = ReferenceKey.of(scorer.model, template=template.digest[:32])
+            stored = ReferenceCache.under(cache, name, repair=True)
+            if familiar is not None:
+                distances = ReferenceCache.under(cache, replace(name, version=f"distance {digest(familiar)}"), repair=True)
+        return cls(scorer, template, longest, batch_tokens, stored, said, familiar, distances)
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], progress: Callable[[int, int], None] | None = None
@@ -104,7 +116,11 @@ class TransformerReward:
         at = np.array([unique.setdefault(pair, len(unique)) for pair in zip(prompts, responses, strict=True)], dtype=np.int64)
         rows = self._rows(list(unique))
         if self.cache is not None:
-            self.cache.fill(self.scorer, rows, truncation="shorten_prompt", batch_tokens=self.batch_tokens, progress=progress)
+            told: dict[str, Any] = {"truncation": "shorten_prompt", "batch_tokens": self.batch_tokens}
+            watched = None if self.familiar is None else Watched(self.scorer, self.familiar)
+            self.cache.fill(watched or self.scorer, rows, progress=progress, **told)
+            if watched is not None and watched.memo:  # what was computed now; the rest waits until somebody asks
+                self.distances.fill(Distances(watched), [row for row in rows if key(*row) in watched.memo], **told)
             return self.cache.sums(rows, truncation="shorten_prompt")[at]
         return self._computed(rows, progress)[at]
 
@@ -116,6 +132,46 @@ class TransformerReward:
         nodes, at = np.unique(keys, return_inverse=True)
         scores = self.score([prompts[k] for k in (nodes // size).tolist()], [responses[k] for k in (nodes % size).tolist()])[at]
         return scores[: len(votes)] - scores[len(votes) :]
+
+    def states(self, rows: Sequence[tuple[list[int], list[int]]]) -> np.ndarray | None:
+        """float32 [n, H] what the head reads of (prompt, response) token lists: states at their last tokens. None where it reads more."""
+        out: dict[int, np.ndarray] = {}
+        for names, groups in self._batches(rows, None):
+            with quiet(self.scorer):
+                state = self.scorer(groups).state
+            if state is None:
+                return None
+            out |= zip(names, as_array(state), strict=True)
+        return np.stack([out[n] for n in range(len(rows))]) if rows else None
+
+    def far(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray | None:
+        """Whether each (prompt, response) lies further from the training sides than 99 % of those do, bool [n]; None as `unlike`."""
+        if self.familiar is None:
+            return None
+        unique: dict[tuple[str, str], int] = {}
+        at = np.array([unique.setdefault(pair, len(unique)) for pair in zip(prompts, responses, strict=True)], dtype=np.int64)
+        rows = self._rows(list(unique))
+        if self.distances is not None:
+            scorer = Distances(Watched(self.scorer, self.familiar))
+            self.distances.fill(scorer, rows, truncation="shorten_prompt", batch_tokens=self.batch_tokens)
+            distance = self.distances.sums(rows, truncation="shorten_prompt")
+        else:
+            states = self.states(rows)
+            distance = np.zeros(0) if states is None else self.familiar.distance(states).astype(np.float32)
+        return distance[at] > self.familiar.quantiles[-1]
+
+    def unlike(self, votes: Votes) -> Unlike | None:
+        """Which sides of the comparisons lie further from the training sides than 99 % of those do; None where the folder does not say."""
+        if self.familiar is None:
+            return None
+        prompts, responses = votes.prompt_texts(), votes.response_texts()
+        size = max(len(responses), 1)
+        keys = np.concatenate([votes.prompt.astype(np.int64) * size + side for side in (votes.first, votes.second)])
+        nodes, at = np.unique(keys, return_inverse=True)
+        far = self.far([prompts[k] for k in (nodes // size).tolist()], [responses[k] for k in (nodes % size).tolist()])
+        first, second = at.reshape(2, -1)
+        assert far is not None
+        return Unlike(far, vote_of(first, second, len(nodes)), self.familiar.held)
 
     def _rows(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Token lists of each pair; prompts are tokenised once."""

@@ -82,7 +82,14 @@ def train_recommender_file(
         "state": {name: x.tolist() for name, x in found.state.items() if x.numel() <= 8},
     }  # fmt: skip
     metrics |= {name: _measured(found.model, split, name) for name in ("validation", "test")}
-    save(out, found.model, known, text=options.model, seed=options.seed, info={"metrics": metrics["test"], "how": split.how})
+    info = {"metrics": metrics["test"], "how": split.how}
+    save(out, found.model, known, text=options.model, seed=options.seed, info=info, peer=found.peer)
+    if found.peer is not None and found.kept is not None:
+        from cupel.learners.recommenders.peers import Both, write_kept
+
+        others = {"peer": found.peer, "both": Both([found.model, found.peer])}
+        metrics |= {who: {name: _measured(one, split, name) for name in ("validation", "test")} for who, one in others.items()}
+        write_kept(out, split.train, found.kept)
     from cupel.interactions.writing import write_log
     from cupel.records.files import write_json
 

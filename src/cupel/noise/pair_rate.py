@@ -30,7 +30,7 @@ Slope = Callable[[Tensor], Tensor]
 
 class PairRate(NamedTuple):
     """init(spec) -> tensors of the state; read(terms, state, like) -> rates [B]; climb(terms, state, slope): the state after a step along
-    the slopes; climb_ the same, written into the tensors of the state it is given, of which only the rows of the step are touched."""  # fmt: skip
+    the slopes; climb_ the same, written into the tensors of the state it is given: only rows of the step are touched."""  # fmt: skip
 
     init: Callable[[DataSpec], dict[str, Tensor]]
     read: Callable[[Terms, State, Tensor], Tensor]

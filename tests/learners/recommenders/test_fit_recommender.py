@@ -44,9 +44,7 @@ def test_any_objective_and_treatment_learns_the_two_tastes(tastes: Split, object
     assert own_half(trained(tastes, objective, treatment), tastes) > 0.75
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(TREATMENTS) - {"peer_review", "soft_labels", "votes", "certainty", "certainty_weights", "selfie"})
-)
+@pytest.mark.parametrize("name", sorted(set(TREATMENTS) - {"soft_labels", "votes", "certainty", "certainty_weights", "selfie"}))
 def test_every_treatment_runs_on_single_items(tastes: Split, name: str) -> None:
     example = ",".join(f"{key}={value}" for key, value in TREATMENTS[name].example.items())
     treatment = parse(f"{name}:{example}" if example else name)
@@ -233,7 +231,7 @@ def test_what_makes_no_sense_is_refused(tastes: Split) -> None:
     for objective, treatment, options, said in (
         ("sigmoid", "identity", {}, "needs logp, reference"),
         ("bradley_terry", "identity", {"records": "single"}, "compares two items"),
-        ("bradley_terry", "peer_review:drop=0.1", {}, "goes by the losses of a peer"),
+        ("bradley_terry", "peer_review:level=epoch", {"select": "loss"}, "selected among those of training"),
         ("bradley_terry", "identity", {"model": "popularity", "learning_rate": -1.0}, "positive number"),
     ):
         with pytest.raises(InputError, match=said):

@@ -46,6 +46,11 @@ class Step(NamedTuple):
     event: Tensor
     taken: Tensor | None = None
 
+    def to(self, device: torch.device) -> Step:
+        """The same on a device."""
+        taken = None if self.taken is None else self.taken.to(device)
+        return Step(self.user.to(device), self.items.to(device), self.event.to(device), taken)
+
 
 class Made(NamedTuple):
     """The sides of a step's N records, what is stated about each, and who and what they are about (int64 [N] each)."""
@@ -90,16 +95,21 @@ def count(form: Form, log: Log, options: RecommenderOptions) -> int:
 
 
 class Drawer:
-    """Steps of a log: which events come when is a pure function of (seed, epoch); items not taken are drawn by a generator."""
+    """Steps of a log: which events come when is a pure function of (seed, epoch); items not taken are drawn by a generator.
 
-    def __init__(self, log: Log, options: RecommenderOptions, form: Form, batches: str, p: np.ndarray | None = None) -> None:
+    taken: a log of the same users and items that says what was taken, where this is more than the log that is drawn from.
+    """
+
+    def __init__(
+        self, log: Log, options: RecommenderOptions, form: Form, batches: str, p: np.ndarray | None = None, *, taken: Log | None = None,
+    ) -> None:  # fmt: skip
         if not len(log):
             raise InputError("the log to train on has no events")
         if p is not None and (form == "all" or p.shape != (len(log),) or not np.isfinite(p).all()):
             raise InputError(f"event_p is a finite number for each of {len(log):,} events, of shape {p.shape}, and not for records=all")
         self.p = None if p is None else torch.from_numpy(p.astype(np.float64))
         self.log, self.o, self.form = log, options, form
-        self.unseen = Unseen(log, how=options.sampler, power=options.power)
+        self.unseen = Unseen(log if taken is None else taken, how=options.sampler, power=options.power)
         self.rows: Rows = by_user(log)
         able = self.unseen.able.numpy()
         full = int((~able).sum())

@@ -27,10 +27,14 @@ class Saved(NamedTuple):
     info: Mapping[str, Any]
 
 
-def save(directory: str | Path, model: Recommender, known: Known, *, text: str, seed: int, info: Mapping[str, Any] | None = None) -> Path:
+def save(
+    directory: str | Path, model: Recommender, known: Known, *, text: str, seed: int, info: Mapping[str, Any] | None = None,
+    peer: Recommender | None = None,
+) -> Path:  # fmt: skip
     """Write config.json, ids.json, model.safetensors and known.safetensors into `directory`; the same model gives the same bytes.
 
-    text: the recommender's text, `name:argument=value,...`. Of the log, users, items, their texts and their order in time are kept; of
+    text: the recommender's text, `name:argument=value,...`; peer: the model that was trained beside it (`Fitted.peer`, of seed + 1), into
+    the folder `peer`, which is a recommender's like any other. Of the log, users, items, their texts and their order in time are kept; of
     what else is known, what scoring reads: vectors and ids of items, vectors and words of users, not what was said before single events.
     """
     from safetensors.numpy import save as packed
@@ -54,6 +58,8 @@ def save(directory: str | Path, model: Recommender, known: Known, *, text: str, 
     write_json(place / "ids.json", {"users": log.users.tolist(), "items": log.items.tolist(), **texts})
     about = {"format": FORMAT, "version": VERSION, "model": text, "seed": seed, "info": dict(info or {})}
     write_json(place / "config.json", about)
+    if peer is not None:
+        save(place / "peer", peer, known, text=text, seed=seed + 1, info=info)
     return place
 
 

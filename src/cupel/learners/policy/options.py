@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from cupel.errors import InputError
+from cupel.learners.options import fitting, refuse_unknown
 
 Truncation = Literal["drop", "shorten_prompt", "shorten_response"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -250,11 +249,7 @@ def options_of(values: Mapping[str, Any]) -> PolicyOptions:
     """
     known = {field.name: field for field in fields(PolicyOptions)}
     kinds = typing.get_type_hints(PolicyOptions)
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        close = difflib.get_close_matches(str(unknown[0]), known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-        raise InputError(f"there is no option {unknown[0]!r}{hint}")
+    refuse_unknown(values, known, "there is no option")
     missing = [key for key in ("data", "model") if not values.get(key)]
     if missing:
         raise InputError(f"the option {missing[0]} is needed: {'a file of comparisons' if missing[0] == 'data' else 'a folder or name'}")
@@ -285,52 +280,3 @@ def _source(entry: Any) -> Source:
     if "weight" in values:
         values["weight"] = fitting("weight", values["weight"], float)
     return Source(**values)
-
-
-def fitting(name: str, value: Any, kind: Any) -> Any:
-    """`value` in the kind an option is declared with; texts of the command line and YAML's `1e-6` (a text there) are read."""
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    if choices:
-        if value in choices:
-            return value
-        if value is False and "no" in choices:  # YAML reads a bare `no` as false
-            return "no"
-        raise InputError(f"{name} is one of {', '.join(map(str, choices))}, not {value!r}")
-    if isinstance(kind, types.UnionType):
-        parts = typing.get_args(kind)
-        if types.NoneType in parts and (value is None or value == "none"):
-            return None
-        errors = []
-        for part in parts:
-            if part is not types.NoneType:
-                try:
-                    return fitting(name, value, part)
-                except InputError as error:
-                    errors.append(error)
-        raise errors[-1]
-    origin = typing.get_origin(kind)
-    if origin is tuple:
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, Sequence) and all(isinstance(part, str) for part in value):
-            return tuple(value)
-    elif origin is not None:  # a mapping
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif kind is bool:
-        words = {"true": True, "false": False, "yes": True, "no": False}
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
-    elif kind in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isnan(number) and (kind is float or number == int(number)):
-            return kind(number)
-    elif kind is str and isinstance(value, str | Path | int | float) and not isinstance(value, bool):
-        return str(value)
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "a list of texts or a mapping")
-    raise InputError(f"{name} is {wanted}, not {value!r}")

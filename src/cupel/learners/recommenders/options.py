@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cupel.errors import InputError
+from cupel.learners.options import options_from
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,4 @@ def recommender_options(values: Mapping[str, Any]) -> RecommenderOptions:
     Traceback (most recent call last):
     cupel.errors.InputError: a recommender has no option 'epoch'; did you mean epochs?
     """
-    from cupel.learners.policy.options import fitting
-
-    kinds = typing.get_type_hints(RecommenderOptions)
-    known = [field.name for field in fields(RecommenderOptions)]
-    given = {name: value for name, value in values.items() if value is not None}
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise InputError(f"a recommender has no option {unknown[0]!r}; {hint}")
-    return RecommenderOptions(**{name: fitting(name, value, kinds[name]) for name, value in given.items()})
+    return options_from(RecommenderOptions, values, "a recommender")

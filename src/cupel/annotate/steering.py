@@ -113,9 +113,10 @@ class Steered:
     counts    prompts; long: prompts without room for an answer; drawn: responses; blank, cut (not ended), altered (their text is other
               tokens), unrated: left out; alone: prompts with fewer than two responses left, left out; lists, responses: what stays, of
               which repeated responses repeat another of their list, and alike lists hold one response only, repeated
-    measured  hits: share of responses that are rated as wanted in every attribute, after rounding, with a 95 % interval over prompts
-              (hits_low, hits_high), and by attribute; log_attributes: mean; D: mean of sum w' log(w'/b') of the policy itself on its own
-              lists, 0 where it is its target; effective_size: mean of 1 / sum w'^2; one: share of lists where it is below 1.5
+    measured  usable: share of the drawn responses that were not left out; of these, hits: share that is rated as wanted in every
+              attribute, after rounding, with a 95 % interval over prompts (hits_low, hits_high), and by attribute; log_attributes: mean.
+              D: mean of sum w' log(w'/b') of the policy itself on its own lists, 0 where it is its target; effective_size: mean of
+              1 / sum w'^2; one: share of lists where it is below 1.5
     """
 
     rows: list[dict[str, Any]]
@@ -175,7 +176,7 @@ def steering_rows(
     logs = {"log_attributes": said, **{name: _spread(values, rated) for name, values in logp.items()}}
     right = attribute_labels(np.where(rated[:, None], ratings, 0), levels=levels) == wanted[of]
     used = at[kept]
-    measured = _hits(right[used], of[used], names) | {"log_attributes": float(said[used].mean())}
+    measured = _hits(right[used], of[used], names) | {"usable": len(kept) / len(drawn), "log_attributes": float(said[used].mean())}
     lists: dict[int, list[int]] = {}
     for pair in used.tolist():
         lists.setdefault(int(of[pair]), []).append(pair)

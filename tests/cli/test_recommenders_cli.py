@@ -80,6 +80,17 @@ def test_folders_in_page_and_numbers_out(place: Path, capsys: pytest.CaptureFixt
     assert before == {path.name: path.read_bytes() for path in (place / "out").iterdir()}
 
 
+def test_a_named_run_is_the_folder_of_its_seeds(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NAME=FOLDER,FOLDER reads as a folder of both, and as the same runs are named for reward models."""
+    seeds = ",".join(str(place / "seeds" / f"seed-{seed}") for seed in (0, 1))
+    found = []
+    for model, out in ((str(place / "seeds"), "a"), (f"seeds={seeds}", "b")):
+        assert run(["evaluate", str(place / "mf"), model, str(place / "test.csv"), "--out", str(place / out), "--k", "5", "--quiet"]) == 0
+        found.append((place / out / "evaluation.json").read_bytes())
+    assert json.loads(found[0])["training_seeds"] == {"mf": 1, "seeds": 2}
+    assert found[0] == found[1]
+
+
 def test_unknown_ids_are_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = place / "more.csv"
     path.write_text((place / "test.csv").read_text("utf-8") + "stranger,i1\nu1,new\n", "utf-8")
@@ -115,6 +126,8 @@ def test_models_of_other_logs(place: Path, capsys: pytest.CaptureFixture[str]) -
         (["mf", "test.csv", "--flip", "0.1"], "--flip belongs to comparisons"),
         (["mf", "test.csv", "--at-least", "4"], "no values"),
         (["mf", "mf", "test.csv"], "named twice"),
+        (["mf", "s=seeds,seeds", "test.csv"], "twice"),
+        (["mf", "empty", "test.csv"], "empty holds no recommender, nor folders of them"),
         (["validation.csv", "test.csv", "--drop-seen"], "--drop-seen belongs to recommenders"),
         (["recommender", "test.csv"], "at least one MODEL"),
         (["recommender", "validation.csv", "test.csv"], "not a recommender"),
@@ -123,6 +136,7 @@ def test_models_of_other_logs(place: Path, capsys: pytest.CaptureFixture[str]) -
 )
 def test_what_cannot_be_done(place: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.chdir(place)
+    (place / "empty").mkdir()
     assert run(["evaluate", *arguments, "--out", str(place / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (place / "out").exists()

@@ -102,6 +102,3 @@ def added_by_seeds(cells: np.ndarray, stratum: np.ndarray | None = None) -> floa
         rest = part - part.mean(axis=1, keepdims=True) - part.mean(axis=0) + part.mean()
         noise += len(part) * float((rest**2).sum()) / (max(len(part) - 1, 1) * (seeds - 1))
     return max(0.0, variance_of_mean(cells.mean(axis=0)) - noise / (groups**2 * seeds))
-
-
-_seeds = added_by_seeds  # the name under which `recommending.intervals` reads it

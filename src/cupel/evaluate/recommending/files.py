@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from cupel.errors import InputError
+from cupel.evaluate.named import named_runs
 from cupel.evaluate.recommending.lists import Top
 from cupel.evaluate.recommending.run import evaluate_recommenders
 from cupel.interactions.log import Log
 
 
 def evaluate_recommender_files(
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     file: str,
     out: Path,
     *,
@@ -37,8 +38,9 @@ def evaluate_recommender_files(
 ) -> dict[str, Any]:
     """Judge folders of recommenders by the events of a file and write evaluation.json and evaluation.html; as a mapping with `words`.
 
-    models: folders that `train recommender` wrote; a folder of such folders is one model trained with several seeds. All know the same
-    users and items. What any of them was trained on, and the events of the files in `masks`, are left out of rankings.
+    models: folders that `train recommender` wrote; a folder of such folders, or NAME=FOLDER,FOLDER, is one model trained with several
+    seeds (`cupel.evaluate.named.named_runs`). All know the same users and items. What any of them was trained on, and the events of the
+    files in `masks`, are left out of rankings.
     recommendations: also write recommendations.parquet, so many items for each user of the test (of the first seed of each model).
 
     Events of users and items that the models do not know are counted and left out. InputError where nothing can be judged.
@@ -49,7 +51,7 @@ def evaluate_recommender_files(
 
     if not models:
         raise InputError("evaluate needs at least one MODEL folder and a FILE of events, e.g. cupel evaluate out/mf out/ease test.csv")
-    found = {name: _seeds(path) for name, path in zip(_names(models), models, strict=True)}
+    found = {name: [_loaded(path) for path in paths] for name, paths in named_runs(models).items()}
     trained = [(name, saved) for name, several in found.items() for saved in several]
     first, train = trained[0][0], trained[0][1].known.log
     other = list[Log]()
@@ -89,11 +91,10 @@ def evaluate_recommender_files(
 
 
 def holds_recommenders(path: str | Path) -> bool:
-    """Whether a folder holds a recommender, or folders of them."""
+    """Whether a folder holds a recommender, or folders of them; NAME=FOLDER,FOLDER too."""
     from cupel.learners.recommenders.saved import is_recommender
 
-    place = Path(path)
-    return is_recommender(place) or (place.is_dir() and any(is_recommender(inner) for inner in sorted(place.iterdir())))
+    return any(is_recommender(place) for places in named_runs([path]).values() for place in places)
 
 
 def aligned(log: Log, like: Log, what: str) -> Log:
@@ -128,24 +129,12 @@ def _places(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.array([place.get(str(name), -1) for name in ids], dtype=np.int64)
 
 
-def _names(models: Sequence[Path]) -> list[str]:
-    names = [path.name or str(path) for path in models]
-    names = names if len(set(names)) == len(names) else [str(path) for path in models]
-    if len(set(names)) < len(names):
-        raise InputError(f"a model is named twice ({', '.join(names)}); give each once")
-    return names
-
-
-def _seeds(path: Path) -> list[Any]:
-    """The recommender of a folder, or those of the folders in it."""
+def _loaded(path: Path) -> Any:
     from cupel.learners.recommenders.saved import is_recommender, load
 
-    if is_recommender(path) or not path.is_dir():
-        return [load(path)]
-    inner = [one for one in sorted(path.iterdir()) if is_recommender(one)]
-    if not inner:
+    if path.is_dir() and not is_recommender(path):
         raise InputError(f"{path} holds no recommender, nor folders of them: give folders that train recommender wrote")
-    return [load(one) for one in inner]
+    return load(path)
 
 
 def _top(model: Any) -> Top:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cupel.evaluate.crossed import _seeds
+from cupel.evaluate.crossed import added_by_seeds, widening
 from cupel.evaluate.paired import Share
 from cupel.votes.intervals import expanded_percentile
 
@@ -109,12 +109,6 @@ def _share(
 
 def _widening(cells: Sequence[np.ndarray], over: np.ndarray, users: int) -> float:
     """By how much training seeds widen an interval over users: as `cupel.evaluate.crossed` does, with users as groups."""
-    from scipy.special import stdtrit
-
     between = float(over.var(ddof=1)) / len(over)
-    parts = [(_seeds(table), table.shape[1] - 1) for table in cells]
-    total = between + sum(part for part, _ in parts)
-    if between <= 0 or total <= between:
-        return 1.0
-    freedom = total**2 / sum(part**2 / df for part, df in [(between, users - 1), *parts] if part > 0)
-    return float(np.sqrt(total / between) * stdtrit(freedom, 0.975) / stdtrit(users - 1, 0.975))
+    parts = [(added_by_seeds(table), table.shape[1] - 1) for table in cells]
+    return widening(between, users - 1, [(part, part, freedom) for part, freedom in parts])

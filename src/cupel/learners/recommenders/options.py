@@ -17,7 +17,8 @@ class RecommenderOptions:
 
     model        text of a recommender, `name:argument=value,...` (mf, ease, lightgcn, sasrec ...)
     objective    text of any objective of scores; bradley_terry on pairs is BPR, bpo judges each item alone
-    treatment    text of any treatment; in its terms the user is the annotator and the item the group
+    treatment    text of any treatment; in its terms the user is the annotator and the item the group. One that goes by a peer trains two
+                 models beside each other, of seed and seed + 1
     records      pairs: (user, taken, not taken); single: every item a record of its own, p = 1 taken and 0 not; all: every cell of users
                  and items; "" is pairs, or single where the objective takes responses one by one (bpo, squared scores ...)
     negatives    items not taken, drawn for each event (pairs, single); 0 for objectives that need none: models that generate items, by sft

@@ -60,7 +60,8 @@ class Kept:
             if form == "all":
                 user = step.user.cpu().numpy()
                 owner = torch.from_numpy(np.repeat(np.arange(b), self.rows.counts[user]))
-                at = np.concatenate([np.arange(self.rows.start[u], self.rows.start[u + 1]) for u in user])
+                ends = zip(self.rows.start[user].tolist(), self.rows.start[user + 1].tolist(), strict=True)
+                at = np.concatenate([np.arange(low, high) for low, high in ends])
                 event = torch.from_numpy(self.rows.event[at].astype(np.int64))
                 share = here[owner, torch.from_numpy(self.rows.item[at].astype(np.int64))]
             else:

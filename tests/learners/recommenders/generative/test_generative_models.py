@@ -303,3 +303,24 @@ def test_a_folder_brings_a_generative_model_back(name: str, tmp_path: Path) -> N
     save(tmp_path / "folder", model, data, text=text, seed=3)
     again = load(tmp_path / "folder").model
     assert torch.equal(again.scores(torch.arange(7)), model.scores(torch.arange(7)))
+
+
+def test_imitation_is_selected_by_the_loss_of_held_out_items() -> None:
+    """select=loss: minus the log-probability of each held-out item after the whole training log, per code; items alone, no negatives."""
+    data = known(users=9)
+    rows = by_user(data.log)
+    held = np.sort(rows.event[rows.start[1:] - 1])  # the last event of each user
+    here = np.setdiff1d(np.arange(len(data.log)), held)
+    rest, last = data.log.take(here), data.log.take(held)
+    settings = ",".join(f"{name}={value}" for name, value in SMALL.items())
+    for model, wish in ((f"tiger:{settings}", None), (f"mender:{settings},inputs={DIM}", wishes(9))):
+        told = Known(rest, item_vectors=data.item_vectors, user_vectors=wish)
+        o = RecommenderOptions(
+            model=model, objective="sft", negatives=0, epochs=3, every=1, batch_size=8, learning_rate=1e-2, select="loss", patience=0
+        )
+        found = fit(told, sft(), identity(), o, validation=last)
+        said = [line["heldout_loss"] for line in found.epochs]
+        assert found.best_epoch == 1 + int(np.argmin(said))
+        assert len(set(said)) == 3
+        logp = found.model.scores(torch.arange(9))[last.user, last.item]
+        assert min(said) == pytest.approx(float(-logp.mean()) / 3, abs=1e-5)

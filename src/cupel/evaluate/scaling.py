@@ -5,6 +5,8 @@
 All three by least squares on the losses themselves. A floor is what label noise leaves: with flip rate e even a perfect calibrated model
 pays H(e) (`noise_floor`). With few sizes a floor and a small exponent look alike, and then the answer is "undecided".
 
+Several sizes of the model as well: `cupel.evaluate.joint_scaling`.
+
 Which form the source (WorldPM, arXiv:2505.10527) fitted is not known to us; forms, bootstrap and the held-out comparison are the card's.
 """
 

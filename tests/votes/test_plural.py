@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cupel.errors import InputError
+from cupel.votes.ballots import Ballots, ballots
 from cupel.votes.bradley_terry import fit_bradley_terry
 from cupel.votes.folds import group_folds
 from cupel.votes.intervals import Interval
@@ -22,7 +23,7 @@ from cupel.votes.plural import (
     smallest_spread,
     two_way_interval,
 )
-from cupel.votes.tastes import MODELS, Ballots, _State, ballots, fit_tastes
+from cupel.votes.tastes import MODELS, _State, fit_tastes
 
 
 def world(

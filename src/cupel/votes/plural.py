@@ -23,9 +23,10 @@ from typing import Literal
 import numpy as np
 
 from cupel.errors import InputError
+from cupel.votes.ballots import Ballots
 from cupel.votes.folds import group_folds
 from cupel.votes.intervals import Interval, normal_quantile
-from cupel.votes.tastes import MODELS, Ballots, Model, TasteFit, fit_tastes
+from cupel.votes.tastes import MODELS, Model, TasteFit, fit_tastes
 
 Verdict = Literal["people_differ", "people_err", "no_sign", "cannot_tell"]
 #: votes of a person from which held-out ones are judged; votes of others still teach the common margin
@@ -93,7 +94,7 @@ def plural_or_noise(
     >>> who, (i, j) = rng.integers(0, 40, 6000), rng.permuted(np.tile(np.arange(20), (6000, 1)), axis=1)[:, :2].T
     >>> side = np.where(np.arange(40) % 2, 1.5, -1.5)
     >>> like = side[who] * ((i % 2) - (j % 2))
-    >>> from cupel.votes.tastes import ballots
+    >>> from cupel.votes.ballots import ballots
     >>> found = plural_or_noise(ballots(i, j, rng.random(6000) < 1 / (1 + np.exp(-like)), who), rank=1, folds=2, power=0)
     >>> found.verdict, found.taste_gain.low > 0.01, found.control_gain.low <= 0
     ('people_differ', True, True)
@@ -287,7 +288,7 @@ def smallest_spread(
 def shared_sides(votes: Ballots) -> float:
     """Share of compared sides whose item was judged by two people or more, and more than twice.
 
-    >>> from cupel.votes.tastes import ballots
+    >>> from cupel.votes.ballots import ballots
     >>> shared_sides(ballots(np.array([0, 0, 0, 4]), np.array([1, 2, 3, 5]), np.ones(4), np.array([0, 1, 1, 0])))
     0.375
     """

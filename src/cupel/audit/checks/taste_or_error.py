@@ -46,8 +46,8 @@ def check(votes: Votes, context: Context) -> Finding:
     if int(use.sum()) < _LEAST:
         why = f"cannot tell taste from error: {int(use.sum()):,} decided votes of named annotators, and {_LEAST:,} are needed"
         return not_applicable(NAME, SCOPE, why, int(use.sum()))
+    from cupel.votes.ballots import ballots
     from cupel.votes.plural import plural_or_noise, shared_sides
-    from cupel.votes.tastes import ballots
 
     shared = context.shared(votes)
     rows = _sample(votes, np.flatnonzero(use & shared.decided), context.seed)

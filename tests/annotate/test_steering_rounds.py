@@ -184,6 +184,24 @@ def test_text_that_is_read_as_other_tokens_is_left_out(start: Path, monkeypatch:
         steering_rows(model, PROMPTS[:1], [[1]], rater, prior=model, n=5, **DRAWING)
 
 
+def test_a_turn_ends_as_the_template_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cupel.annotate import steering
+
+    tokenizer = helpers["make_tokenizer"](helpers["CHATML"])
+    model = CausalLM(helpers["make_model"](len(tokenizer)), tokenizer)
+    end, asked = tokenizer.convert_tokens_to_ids("<|im_end|>"), []
+
+    def made(causal: Any, prompts: Any, stops: Any, *given: Any, **more: Any) -> list[tuple[list[int], bool]]:
+        asked.append((tokenizer.decode(prompts[0]), stops))
+        return [([*tokenizer.encode(f"the cat {word}", add_special_tokens=False), end], True) for word in ("good", "bad")]
+
+    monkeypatch.setattr(steering, "write_answers", made)
+    found = steering_rows(model, [PROMPTS[0]], [[1]], rater, prior=model, n=2, **DRAWING)
+    assert asked == [("<|im_start|> user red cat sees ? <|im_end|> <|im_start|> assistant", (tokenizer.eos_token_id, end))]
+    assert found.rows[0]["responses"] == ["the cat good", "the cat bad"]
+    assert found.rows[0]["log_proposal"][1] == pytest.approx(sum(model.logprobs("red cat sees ?", "the cat bad")), abs=1e-5)
+
+
 def test_what_does_not_fit(start: Path) -> None:
     model = CausalLM.load(start, max_length=32)
 
@@ -193,7 +211,7 @@ def test_what_does_not_fit(start: Path) -> None:
     for more, words in (
         ({"wanted": [[1]]}, "2 prompts need as many rows"), ({"wanted": [[1], [2]]}, r"1 of 2 wanted ratings are none .*prompt 1, tone 2"),
         ({"wanted": [[1], [0.5]]}, "are none of 0, 1, ... 1"), ({"names": ["a", "b"]}, "1 attributes need as many different names"),
-        ({"names": None}, "the rater has none"), ({"temperature": 0.0}, "temperature is positive"), ({"n": 0}, "at least 1"),
+        ({"names": None}, "the rater has none"), ({"temperature": 0.0}, "temperature positive"), ({"n": 1}, "one response teaches nothing"),
         ({"given": lambda p, r: np.zeros((len(r), 2))}, r"gave an array of shape \(\d, 2\)"),
         ({"given": lambda p, r: np.full((len(r), 1), np.nan)}, "no list of two responses is left"),
         ({"tokens": 40}, "no list of two responses is left .*long 2"), ({"bins": "other"}, "bins"),
@@ -201,6 +219,12 @@ def test_what_does_not_fit(start: Path) -> None:
         with pytest.raises((InputError, ValueError), match=words):
             run(**more)
     assert run(lambda p, r: rater(p, r)[:, 0]).counts["lists"] >= 1  # one attribute may come as a vector
+
+    class Named:
+        names = ("tone",)
+        __call__ = staticmethod(rater)
+
+    assert run(Named(), names=None).rows == run().rows
     with pytest.raises(InputError, match="finite numbers"):
         attribute_labels([[np.nan]])
     with pytest.raises(InputError, match="do not fit 2 names"):

@@ -139,8 +139,9 @@ def steering_rows(
     Rows are trained on with reference: none, for they state log_proposal. Draws belong to seed, prompt and number; neither batches nor
     other prompts move them. InputError for lengths, wanted ratings or a rater's answer that do not fit, and where no list is left.
     """
-    if n < 1 or tokens < 1 or not temperature > 0:
-        raise InputError(f"n and tokens are at least 1 and the temperature is positive, not {n}, {tokens} and {temperature!r}")
+    if n < 2 or tokens < 1 or not temperature > 0:
+        said = f"not {n}, {tokens} and {temperature!r}"
+        raise InputError(f"n is at least 2 (one response teaches nothing), tokens at least 1 and the temperature positive, {said}")
     wanted, names = _wanted(prompts, attributes, rater, names, levels)
     more: dict[str, Any] = {"device": device, "template": template, "max_length": max_length, "batch_tokens": batch_tokens}
     writer = policy if isinstance(policy, CausalLM) else CausalLM.load(policy, **more)

@@ -145,7 +145,8 @@ def test_bad_input(n, size, losses, said):
 
 def test_the_sample_of_the_docs_runs(capsys):
     text = (Path(__file__).parents[2] / "docs" / "trust.md").read_text("utf-8")
-    (sample,) = [block.split("```")[0] for block in text.split("```python\n")[1:] if "fit_joint" in block]
+    samples = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    (sample,) = [sample for sample in samples if "fit_joint" in sample]
     exec(sample, {})
     said = capsys.readouterr().out
     assert "Exponent of the comparisons: 0.3" in said

@@ -457,7 +457,7 @@ def joint() -> dict:
     truth = dict(zip(NAMES, PLANTED, strict=True))
     exact = fit_joint(n, size, law(*PLANTED))
     found: dict = {"exact": max(abs((exact.estimate[name] or 0.0) / value - 1) for name, value in truth.items()), "repeats": REPEATS}
-    inside = {name: 0 for name in ("floor", "data_exponent", "model_exponent")}
+    inside = dict.fromkeys(("floor", "data_exponent", "model_exponent"), 0)
     told = absent = 0
     for seed in range(REPEATS):
         noise = 0.003 * np.random.default_rng([seed, 32]).normal(size=(6, len(n)))

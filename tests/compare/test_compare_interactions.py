@@ -93,11 +93,14 @@ def test_cases_are_checked() -> None:
             cases_of(text, rates)
 
 
-def test_peer_review_is_refused_with_its_reason() -> None:
+def test_peer_review_is_taken_and_refused_where_a_step_is_one_record() -> None:
     from dataclasses import replace
 
-    refused = check(replace(QUICK, treatments=("identity", "peer_review:drop=0.2")))
-    assert "trained alone" in refused[0]["reason"]
+    reviewed = replace(QUICK, treatments=("identity", "peer_review:drop=0.2"))
+    assert check(reviewed) == []
+    refused = check(replace(reviewed, objectives=("bradley_terry",), batch_size=1, negatives=1))
+    assert [(pair["objective"], pair["treatment"]) for pair in refused] == [("bradley_terry", "peer_review:drop=0.2")]
+    assert "a step has one record" in refused[0]["reason"]
 
 
 def test_the_command_tells_a_log_from_comparisons(likes: Log, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _solve(design: np.ndarray, losses: np.ndarray, columns: AbstractSet[int] = E
     square = np.full((*shape, losses.shape[-1]), np.inf)
     found = np.zeros((*square.shape, 3))
     for which in _SUBSETS:
-        if not columns.issuperset(which):
+        if not set(which) <= columns:
             continue
         part = gram[..., which, :][..., which]
         try:
@@ -149,30 +149,29 @@ def _fits(
 
     The best of the grid of exponents, then of ever finer grids around it.
     """
-    free_b, free_e = (_GRID if v is None else None for v in (b, e))
+    near = [np.arange(-2, 3) / 2 if given is None else np.zeros(1) for given in (b, e)]
     rows = np.arange(len(losses))
     if b is None and e is None:
         near_b, near_e = (grid.reshape(-1) for grid in np.meshgrid(_GRID, _GRID, indexing="ij"))
         design = _design(n, size, near_b, near_e)
         parts = np.array_split(losses, -(-len(losses) // 100))
         at = np.concatenate([_solve(design, part.T, columns)[1].argmin(axis=0) for part in parts])
-        b, e = near_b[at], near_e[at]
+        at_b, at_e = near_b[at], near_e[at]
     else:
         grid = np.broadcast_to(_GRID, (len(losses), STEPS))
         near_b, near_e = (grid if v is None else np.broadcast_to(v[:, None], grid.shape) for v in (b, e))
         at = _solve(_design(n, size, near_b, near_e), losses[:, None, :, None], columns)[1][..., 0].argmin(axis=1)
-        b, e = near_b[rows, at], near_e[rows, at]
+        at_b, at_e = near_b[rows, at], near_e[rows, at]
     step = np.log(HIGH / LOW) / (STEPS - 1)
-    near = [np.arange(-2, 3) / 2 if free is not None else np.zeros(1) for free in (free_b, free_e)]
     around = np.stack(np.meshgrid(*near, indexing="ij"), axis=-1).reshape(-1, 2)
     coefficients = np.zeros((len(losses), 3))
     for _ in range(12):
-        near_b, near_e = (np.clip(v[:, None] * np.exp(step * around[:, k]), LOW, HIGH) for k, v in enumerate((b, e)))
+        near_b, near_e = (np.clip(v[:, None] * np.exp(step * around[:, k]), LOW, HIGH) for k, v in enumerate((at_b, at_e)))
         found, square = _solve(_design(n, size, near_b, near_e), losses[:, None, :, None], columns)
         best = square[..., 0].argmin(axis=1)
-        b, e, coefficients = near_b[rows, best], near_e[rows, best], found[rows, best, 0]
+        at_b, at_e, coefficients = near_b[rows, best], near_e[rows, best], found[rows, best, 0]
         step /= 1.8
-    return _raw(coefficients, b, e, n, size)
+    return _raw(coefficients, at_b, at_e, n, size)
 
 
 def _polished(n: np.ndarray, size: np.ndarray, loss: np.ndarray) -> np.ndarray:

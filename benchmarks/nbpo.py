@@ -48,7 +48,7 @@ CELLS = {
     "em by user": ("bpo", "em:flip=0.1,by=annotator", 1.0),
 }  # fmt: skip
 #: decays beside the published 1: a treatment that shrinks what is learned from missing likes may only stand in for a larger one
-DECAYS = {"BPO": (2.0, 4.0), "gamma = .5": (2.0, 4.0), "NBPO .5": (2.0,)}
+DECAYS = {"BPO": (0.5, 1.5, 2.0, 4.0), "gamma = .5": (0.5, 0.7, 2.0, 4.0), "NBPO .5": (0.5, 2.0)}
 CELLS |= {f"{name}, decay {x:g}": (*CELLS[name][:2], x) for name, tried in DECAYS.items() for x in tried}
 KS = (5, 10, 20)
 

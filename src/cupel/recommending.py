@@ -90,6 +90,8 @@ def train_recommender_file(
         others = {"peer": found.peer, "both": Both([found.model, found.peer])}
         metrics |= {who: {name: _measured(one, split, name) for name in ("validation", "test")} for who, one in others.items()}
         write_kept(out, split.train, found.kept)
+    else:
+        _without_peer(out)
     from cupel.interactions.writing import write_log
     from cupel.records.files import write_json
 
@@ -188,6 +190,19 @@ def _record(file: str, test: str | None, options: Mapping[str, Any], map: Any, f
 def digest_of(record: Mapping[str, Any]) -> str:
     """What names a run: the SHA-256 of its record."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _without_peer(out: Path) -> None:
+    """Remove what a pair of models that was here before left beside its first one: it would be read as the peer of this model."""
+    from cupel.learners.recommenders.saved import is_recommender
+
+    (out / "kept.parquet").unlink(missing_ok=True)
+    if is_recommender(out / "peer"):
+        for file in sorted((out / "peer").iterdir()):
+            if file.is_file():
+                file.unlink()
+        if not any((out / "peer").iterdir()):
+            (out / "peer").rmdir()
 
 
 def _finished(out: Path, record: dict[str, Any], force: bool) -> dict[str, Any] | None:

@@ -53,6 +53,11 @@ def test_a_file_becomes_a_folder_and_is_not_trained_twice(ratings: Path, tmp_pat
     forced = run.invoke(app, [*words(str(ratings), "--out", str(out), "--model", "mf:dim=8"), "--force"])
     assert forced.exit_code == 0
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before  # the same bytes
+    pair = ["--model", "mf:dim=8", "--treatment", "peer_review:drop=0.2"]
+    assert run.invoke(app, [*words(str(ratings), "--out", str(out), *pair), "--force"]).exit_code == 0
+    assert is_recommender(out / "peer")
+    assert run.invoke(app, [*words(str(ratings), "--out", str(out), "--model", "mf:dim=8"), "--force"]).exit_code == 0
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before  # and nothing of the pair
     other = run.invoke(app, words(str(ratings), "--out", str(out), "--model", "mf:dim=9"))
     assert isinstance(other.exception, InputError)
     assert "another options" in str(other.exception)

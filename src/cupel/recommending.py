@@ -193,16 +193,18 @@ def digest_of(record: Mapping[str, Any]) -> str:
 
 
 def _without_peer(out: Path) -> None:
-    """Remove what a pair of models that was here before left beside its first one: it would be read as the peer of this model."""
+    """Remove what a pair of models that was here before left beside its first one: it would be read as the peer of this model.
+
+    Files by other names stay where they are."""
     from cupel.learners.recommenders.saved import is_recommender
 
-    (out / "kept.parquet").unlink(missing_ok=True)
-    if is_recommender(out / "peer"):
-        for file in sorted((out / "peer").iterdir()):
-            if file.is_file():
-                file.unlink()
-        if not any((out / "peer").iterdir()):
-            (out / "peer").rmdir()
+    place = out / "peer"
+    if is_recommender(place):
+        written = [place / name for name in ("model.safetensors", "known.safetensors", "ids.json", "config.json")]
+        for file in (out / "kept.parquet", *written):
+            file.unlink(missing_ok=True)
+        if not any(place.iterdir()):
+            place.rmdir()
 
 
 def _finished(out: Path, record: dict[str, Any], force: bool) -> dict[str, Any] | None:

@@ -173,6 +173,19 @@ def crossed_independent(rng: np.random.Generator, seed: int) -> Ends:
     return *(np.nan if x is None else x for x in (low, high)), 0.03
 
 
+def crossed_seeds(seeds: int) -> Callable[[np.random.Generator, int], Ends]:
+    """Few seeds that differ from each other by more than prompts do."""
+
+    def one(rng: np.random.Generator, seed: int) -> Ends:
+        group, effect = grouped(rng, 26, 0.08)
+        noise = 0.08 * rng.normal(size=(2, seeds, 1))
+        right = rng.random((2, seeds, len(group))) < np.array([0.6, 0.63])[:, None, None] + effect + noise
+        low, high, _, _ = crossed_interval(right[1].astype(float), right[0].astype(float), group, seed=seed, draws=1000)
+        return *(np.nan if x is None else x for x in (low, high)), 0.03
+
+    return one
+
+
 KINDS: dict[str, Callable[[np.random.Generator, int], Ends]] = {
     "share of rows (Wilson)": share,
     "mean over prompts (cluster bootstrap)": grouped_mean,
@@ -187,6 +200,8 @@ KINDS: dict[str, Callable[[np.random.Generator, int], Ends]] = {
     "paired difference (prompts)": paired,
     "paired difference (prompts crossed with seeds that mostly agree)": crossed,
     "paired difference (prompts crossed with seeds, independent on a row)": crossed_independent,
+    "paired difference (prompts crossed with five seeds that differ most)": crossed_seeds(5),
+    "paired difference (prompts crossed with three seeds that differ most)": crossed_seeds(3),
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cupel.evaluate.crossed import added_by_seeds, widening
+from cupel.evaluate.crossed import seed_variances, widened
 from cupel.evaluate.paired import Share
 from cupel.votes.intervals import expanded_percentile
 
@@ -103,12 +103,7 @@ def _share(
     if users < 2:
         return Share(value if users else None, None, None, events, users)
     found = expanded_percentile(value, drawn, users)
-    widen = _widening(cells, cells[0].mean(axis=1) if over is None else over, users)
-    return Share(value, value + widen * (found.low - value), value + widen * (found.high - value), events, users)
-
-
-def _widening(cells: Sequence[np.ndarray], over: np.ndarray, users: int) -> float:
-    """By how much training seeds widen an interval over users: as `cupel.evaluate.crossed` does, with users as groups."""
+    over = cells[0].mean(axis=1) if over is None else over
     between = float(over.var(ddof=1)) / len(over)
-    parts = [(added_by_seeds(table), table.shape[1] - 1) for table in cells]
-    return widening(between, users - 1, [(part, part, freedom) for part, freedom in parts])
+    low, high = widened((found.low, found.high), value, between, users - 1, seed_variances(cells))
+    return Share(value, low, high, events, users)

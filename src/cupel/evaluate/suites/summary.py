@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cupel.errors import InputError
-from cupel.evaluate.crossed import added_by_seeds, variance_of_mean, widening
+from cupel.evaluate.crossed import SeedVariance, seed_variances, widened
 from cupel.evaluate.outside import Outside
 from cupel.evaluate.paired import Share
 from cupel.evaluate.suites.items import Item, Requests, Row, Scored, Suite
@@ -28,8 +28,6 @@ from cupel.votes.intervals import normal_quantile, wilson
 LEVEL = 0.95
 #: at most this many counts of drawn groups are held in memory at once
 AT_ONCE = 1_000_000
-#: a variance that is rounding
-TINY = 1e-18
 
 
 @dataclass(frozen=True)
@@ -304,8 +302,7 @@ class _Drawn:
         return self._share(self.values[:, r] - self.values[:, base], tables, one.mean(axis=1) - two.mean(axis=1), -np.inf, np.inf)
 
     def _share(self, column: np.ndarray, tables: Sequence[np.ndarray], over: np.ndarray, low: float, high: float) -> Share:
-        several = [(table, variance_of_mean(table.mean(axis=0))) for table in tables if table.shape[1] > 1]
-        seeds = [(added_by_seeds(table, self.stratum), carried, table.shape[1] - 1) for table, carried in several if carried > TINY]
+        seeds = seed_variances(tables, self.stratum)
         return _share(column, self.n, self.groups, self.freedom, low, high, seeds, over, self.stratum)
 
 
@@ -330,12 +327,12 @@ def _to_best(row: Row, table: _Table, drawn: np.ndarray, names: Sequence[str], f
 
 
 def _share(
-    column: np.ndarray, n: int, groups: int, freedom: int, low: float, high: float, seeds: Sequence[tuple[float, float, int]],
+    column: np.ndarray, n: int, groups: int, freedom: int, low: float, high: float, seeds: Sequence[SeedVariance],
     over: np.ndarray, stratum: np.ndarray,
 ) -> Share:  # fmt: skip
     """The estimate column[0] with the interval of the draws column[1:]; low and high are the ends of the scale.
 
-    seeds: what a choice of training seeds adds to the variance, as `widening` reads it; over [groups]: cells, means over seeds.
+    seeds: what a choice of training seeds adds to the variance, as `widened` reads it; over [groups]: cells, means over seeds.
     """
     from scipy.special import stdtrit
 
@@ -347,16 +344,9 @@ def _share(
         ends = wilson(round(estimate) * groups, groups, LEVEL)
         return Share(estimate, ends[0], ends[1], n, groups)
     widen = float(stdtrit(freedom, 0.5 + LEVEL / 2)) / normal_quantile(LEVEL)
-    ends = np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    if seeds:
-        between = _between(over, stratum)
-        if between > TINY:
-            widen *= widening(between, freedom, seeds)
-        else:  # groups do not differ, seeds do
-            spread = sum(part for part, _, _ in seeds)
-            half = np.sqrt(spread) * float(stdtrit(spread**2 / sum(carried**2 / df for _, carried, df in seeds), 0.5 + LEVEL / 2))
-            ends, widen = estimate + np.array([-half, half]), 1.0
-    ends = np.clip(estimate + (ends - estimate) * widen, low, high)
+    ends = estimate + (np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]) - estimate) * widen
+    ends = widened((ends[0], ends[1]), estimate, _between(over, stratum), freedom, seeds, LEVEL)
+    ends = np.clip(ends, low, high)
     return Share(estimate, float(ends[0]), float(ends[1]), n, groups)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +45,13 @@ class StaticEncoder:
         self._tokenizer = model.tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._pieces = PieceTokens(self._tokenizer) if splits_at_whitespace(self._tokenizer) else None
+        self._in_pieces = splits_at_whitespace(self._tokenizer)
         self.dim = int(self._table.shape[1])
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is remembered of the texts seen so far: it changes the speed, never a vector."""
+        self._pieces = PieceTokens(self._tokenizer) if self._in_pieces else None
 
     def __repr__(self) -> str:
         return f"StaticEncoder({self.name!r}, dim={self.dim}, hash={self.hash[:12]})"
@@ -101,7 +108,17 @@ class StaticEncoder:
 
 
 def load_embedded() -> StaticEncoder:
-    """The encoder inside the package, its files verified against `static/HASHES.json`."""
+    """The encoder inside the package, its files read and verified against `static/HASHES.json` once in a process.
+
+    Encoders share what none of them changes; what an encoder remembers of its texts is its own, as threads need.
+    """
+    own = copy.copy(_embedded())
+    own.forget()
+    return own
+
+
+@cache
+def _embedded() -> StaticEncoder:
     return load_verified(EMBEDDED, "static")
 
 

@@ -203,16 +203,15 @@ def _fit(
     """(logit of each reliability, log slope) that maximise the penalised marginal likelihood.
 
     EM creeps along the ridge of rate and slope; L-BFGS climbs the same likelihood, whose gradient in logit eta is EM's r - eta. Several
-    starts of the slope run on every k-th row, and the best goes on with all rows.
+    starts of the slope run, of many rows on every k-th, from which the best slope goes on with all of them.
     """
     starts = np.log([1.0, 0.2, 5.0]) if fixed is None else np.zeros(1)
     begin = [np.append(np.full(n_slots, np.log(4.0)), start) if fixed is None else np.full(n_slots, np.log(4.0)) for start in starts]
-    if len(begin) > 1:
-        every = slice(None, None, max(1, len(z) // 4000))
-        tried = [_climb(x, z[every], slot[every], w[every], n_slots, a, b, fixed) for x in begin]
-        slope = min(tried, key=lambda found: found[1])[0][-1]
-        begin = [np.append(np.full(n_slots, np.log(4.0)), slope)]
-    x, _, converged = _climb(begin[0], z, slot, w, n_slots, a, b, fixed)
+    step = max(1, len(z) // 4000) if len(begin) > 1 else 1
+    tried = [_climb(x, z[::step], slot[::step], w[::step], n_slots, a, b, fixed) for x in begin]
+    x, _, converged = min(tried, key=lambda found: found[1])
+    if step > 1:
+        x, _, converged = _climb(np.append(np.full(n_slots, np.log(4.0)), x[-1]), z, slot, w, n_slots, a, b, fixed)
     for _ in range(5):  # far out, the logit of a reliability is flat: where the likelihood rises inward from 0 or 1, go on from inside
         stuck = _rises_inward(x, z, slot, w, n_slots, a, b, float(np.exp(x[-1])) if fixed is None else fixed)
         if not stuck.any():

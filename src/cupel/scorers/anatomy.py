@@ -49,15 +49,7 @@ def anatomy(model: nn.Module) -> Anatomy:
 
     Raises ScorerError for prompt learning (the adapter is then not inside the layers) and for models without body or head.
     """
-    causal: Any = model
-    if hasattr(model, "peft_config"):
-        adapters: Any = model.peft_config
-        learned = sorted(name for name, config in adapters.items() if getattr(config, "is_prompt_learning", False))
-        if learned:
-            raise ScorerError(
-                f"adapter {learned[0]!r} learns a prompt, which a scorer does not see. Use an adapter inside the layers (LoRA)"
-            )
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    causal = causal_of(model)
     prefix = getattr(causal, "base_model_prefix", "")
     backbone = getattr(causal, prefix, None) if prefix else None
     if not isinstance(backbone, nn.Module) or not callable(getattr(causal, "get_output_embeddings", None)):
@@ -65,11 +57,23 @@ def anatomy(model: nn.Module) -> Anatomy:
     config = causal.config.get_text_config() if hasattr(causal.config, "get_text_config") else causal.config
     windows, reason = _windows(config)
     if not reason:
-        state = sorted({type(m).__name__ for m in backbone.modules() if any(word in type(m).__name__.lower() for word in RECURRENT)})
+        kinds = {type(module).__name__ for module in backbone.modules()}
+        state = sorted(kind for kind in kinds if any(word in kind.lower() for word in RECURRENT))
         reason = f"layers carry a state along the row ({state[0]})" if state else ""
     if getattr(causal.config, "is_encoder_decoder", False):
         raise ScorerError(f"{type(causal).__name__} has an encoder; a scorer reads causal language models")
     return Anatomy(causal, backbone, windows, reason)
+
+
+def causal_of(model: nn.Module) -> Any:
+    """The transformers model behind adapters. ScorerError for prompt learning."""
+    if not hasattr(model, "peft_config"):
+        return model
+    adapters: Any = model.peft_config
+    learned = sorted(name for name, config in adapters.items() if getattr(config, "is_prompt_learning", False))
+    if learned:
+        raise ScorerError(f"adapter {learned[0]!r} learns a prompt, which a scorer does not see. Use an adapter inside the layers (LoRA)")
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def _windows(config: Any) -> tuple[dict[str, int | None], str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cupel.objectives.types import Side
-from cupel.scorers.anatomy import Anatomy, Head, ScorerError, anatomy
+from cupel.scorers.anatomy import Anatomy, Head, ScorerError, causal_of
 from cupel.scorers.check import TOLERANCE, quiet
 from cupel.scorers.groups import Groups
 from cupel.scorers.layouts import padded
@@ -79,7 +79,7 @@ class RewardScorer(Scorer):
         """From hidden states of responses that are one token longer."""
         lengths = torch.tensor(groups.response_lengths, device=state.response.device)
         last = torch.cumsum(lengths + 1, 0) - 1
-        head = score_head(anatomy(self.model).causal)
+        head = score_head(causal_of(self.model))
         at_end = state.response.index_select(0, last)
         score = head(at_end.to(_dtype(head, at_end)))[:, 0].float()
         return RewardScores(score, lengths, None if torch.is_grad_enabled() else at_end)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from cupel.scorers import anatomy as _anatomy
 from cupel.scorers import check as check_
 from cupel.scorers import cost
-from cupel.scorers.anatomy import Head, ScorerError, anatomy, head_of, is_checkpointing, is_sharded
+from cupel.scorers.anatomy import Anatomy, Head, ScorerError, anatomy, causal_of, head_of, is_checkpointing, is_sharded
 from cupel.scorers.extras import EXTRAS, extras
 from cupel.scorers.groups import Groups
 from cupel.scorers.head import KEEP_BYTES, TILE_BYTES, token_logp
@@ -75,7 +74,7 @@ class Scorer(nn.Module):
         self.layouts = rest or ("padded",)
         warnings.warn(f"layout {layout!r} is not used: {why}. Left: {', '.join(self.layouts)}", check_.LayoutWarning, stacklevel=4)
 
-    def _check(self, parts: _anatomy.Anatomy) -> None:
+    def _check(self, parts: Anatomy) -> None:
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, enabled=False), check_.quiet(self.model):
             groups = check_.probe(parts, self.longest).to(device)
@@ -86,11 +85,11 @@ class Scorer(nn.Module):
                 if why:
                     self._drop(layout, why)
 
-    def _check_head(self, parts: _anatomy.Anatomy, groups: Groups, twin: Hidden) -> None:
+    def _check_head(self, parts: Anatomy, groups: Groups, twin: Hidden) -> None:
         """ScorerError where what stands on the body gives other numbers than the model's own forward."""
         check_.check_head(parts, groups, twin)
 
-    def _check_further(self, parts: _anatomy.Anatomy, examples: Groups) -> None:
+    def _check_further(self, parts: Anatomy, examples: Groups) -> None:
         """Plain rows against the model's own forward, one record at a time; then layouts against plain rows, those that differ left out."""
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, enabled=False), check_.quiet(self.model):
@@ -107,15 +106,17 @@ class Scorer(nn.Module):
 
     def choose(self, groups: Groups, at: Places | None = None) -> cost.Choice:
         """The layout of a batch, by cost. ScorerError where the KV layout was asked for and cannot be used."""
-        parts = anatomy(self.model)
+        return self._choose(anatomy(self.model), groups, at or places(groups))
+
+    def _choose(self, parts: Anatomy, groups: Groups, at: Places) -> cost.Choice:
         allowed = self.layouts_further if groups.has_further else self.layouts
         if "kv" in allowed and (why := self._against_kv(parts)):
             if self.asked == "kv":
                 raise ScorerError(f'the KV layout is not for this: {why}. Use layout="auto"')
             allowed = tuple(name for name in allowed if name != "kv") or ("padded",)
-        return cost.costs(groups, at or places(groups), self.rates, allowed)[0]
+        return cost.costs(groups, at, self.rates, allowed)[0]
 
-    def _against_kv(self, parts: _anatomy.Anatomy) -> str:
+    def _against_kv(self, parts: Anatomy) -> str:
         if torch.is_grad_enabled() and is_checkpointing(parts):
             return "it loses the prompt when activations are computed again in backward, and gradient checkpointing is on"
         if is_sharded(parts):
@@ -124,12 +125,12 @@ class Scorer(nn.Module):
 
     def hidden(self, groups: Groups, *, prompt: bool = False) -> Hidden:
         """Hidden states at predicting positions. Call it from inside a forward only: wrappers do not see it."""
-        at = places(groups)
+        at, parts = places(groups), anatomy(self.model)
         self._refuse_longer(groups)
-        choice = self.choose(groups, at)
+        choice = self._choose(parts, groups, at)
         self.last_layout = choice.layout
-        found = _HIDDEN[choice.layout](anatomy(self.model), groups, at, prompt=prompt, rows=choice.rows)
-        return found._replace(response=anchored(anatomy(self.model), found.response)) if self.sees else found
+        found = _HIDDEN[choice.layout](parts, groups, at, prompt=prompt, rows=choice.rows)
+        return found._replace(response=anchored(parts, found.response)) if self.sees else found
 
     def _refuse_longer(self, groups: Groups) -> None:
         if self.longest is None:
@@ -144,7 +145,7 @@ class Scorer(nn.Module):
 
     def head(self) -> Head:
         """The vocabulary head as it is now."""
-        return head_of(anatomy(self.model).causal)
+        return head_of(causal_of(self.model))
 
     def forward(
         self, groups: Groups, needs: Iterable[str] = ("logp",), reference: Callable[[Groups], tuple[Tensor, Head]] | None = None,

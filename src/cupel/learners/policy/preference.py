@@ -24,7 +24,7 @@ from cupel.learners.policy.batch import Data
 from cupel.learners.policy.rewards import TransformerReward
 from cupel.objectives.types import Need, Side
 from cupel.records.schema import Votes
-from cupel.scorers.anatomy import Anatomy, ScorerError, anatomy
+from cupel.scorers.anatomy import Anatomy, ScorerError, causal_of
 from cupel.scorers.check import TOLERANCE, quiet
 from cupel.scorers.groups import Groups
 from cupel.scorers.layouts import padded
@@ -145,7 +145,8 @@ class PreferenceScorer(RewardScorer):
     def _scores(self, groups: Groups, state: Hidden) -> PreferenceScores:  # pyright: ignore[reportIncompatibleMethodOverride]
         lengths = torch.tensor(groups.response_lengths, device=state.response.device)
         ends = torch.cumsum(lengths + 1, 0)
-        head: Any = next(getattr(anatomy(self.model).causal, name) for name in HEADS if hasattr(anatomy(self.model).causal, name))
+        causal = causal_of(self.model)
+        head: Any = next(getattr(causal, name) for name in HEADS if hasattr(causal, name))
         last, first = (state.response.index_select(0, at) for at in (ends - 1, ends - 1 - lengths))
         kind = next(iter(head.parameters())).dtype
         if not torch.is_autocast_enabled(last.device.type):

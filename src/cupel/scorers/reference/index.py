@@ -5,7 +5,7 @@ Of each key 128 bits are kept: two of 10^9 responses share them with a probabili
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,13 +30,13 @@ class Index:
         return sum(len(run["high"]) for run in self._runs)
 
     def add(self, rows: Columns) -> None:
-        """Add rows, made by `columns_of`; runs of like size are merged into one."""
+        """Add rows, made by `columns_of`, and empty them; runs of like size are merged into one."""
         if not len(rows["high"]):
             return
         self._runs.append(_sorted(rows))
         while len(self._runs) > 1 and len(self._runs[-2]["high"]) <= 2 * len(self._runs[-1]["high"]):
-            last = self._runs.pop()
-            self._runs[-1] = _sorted(joined([self._runs[-1], last]))
+            last, before = self._runs.pop(), self._runs.pop()
+            self._runs.append(_sorted({name: np.concatenate([before.pop(name), last.pop(name)]) for name in tuple(before)}))
 
     def find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, Columns]:
         """bool [n]: which keys are there; their numbers by name, 0 where they are not."""
@@ -66,21 +66,19 @@ def columns_of(keys: np.ndarray, **values: np.ndarray) -> Columns:
     return {"high": high, "low": low, **values}
 
 
-def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Columns:
-    """The columns of several parts, one part after the other."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def _words(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     words = np.ascontiguousarray(keys[:, :16]).view("<u8")
     return words[:, 0].copy(), words[:, 1].copy()
 
 
 def _sorted(rows: Columns) -> Columns:
-    order = np.lexsort((rows["low"], rows["high"]))
-    high, low = rows["high"][order], rows["low"][order]
-    again = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    if again.any():
-        keep = np.concatenate([[True], ~again])
-        order, high, low = order[keep], high[keep], low[keep]
-    return {"high": high, "low": low, **{name: values[order] for name, values in rows.items() if name not in ("high", "low")}}
+    """Rows by key, of equal keys the first; `rows` is emptied column by column, so that no more than one column is there twice."""
+    order = np.argsort(rows["high"], kind="stable").astype(np.int32 if len(rows["high"]) < 1 << 31 else np.int64)
+    high = rows.pop("high")[order]
+    if (same := high[1:] == high[:-1]).any():  # rows with one key, or keys that agree in 64 bits and differ in the next
+        mixed = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
+        order[mixed] = order[mixed][np.lexsort((rows["low"][order[mixed]], high[mixed]))]
+        low = rows["low"][order]
+        keep = np.concatenate([[True], ~(same & (low[1:] == low[:-1]))])
+        order, high = order[keep], high[keep]
+    return {"high": high, **{name: rows.pop(name)[order] for name in tuple(rows)}}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cupel.errors import RecordError
 from cupel.learners.policy.batch import Data
 from cupel.learners.policy.options import options_of
 from cupel.learners.policy.template import Template
-from cupel.learners.policy.tokens import DROPPED, KEPT, NO_PREFERENCE, SHORTENED, tokenise
+from cupel.learners.policy.tokens import DROPPED, KEPT, NO_PREFERENCE, SHORTENED, _nodes, tokenise
 from cupel.records import read
 
 helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
@@ -28,6 +29,19 @@ def made(tmp_path: Path, **changes: Any) -> Any:
     options = options_of({"data": "x", "model": "m", "max_length": 12, **changes})
     votes = read(ROWS, heldout=0, max_bad=0.5)
     return tokenise(votes, Template(helpers["make_tokenizer"]()), options, tmp_path / "tokens")
+
+
+def test_responses_and_sides_are_those_of_a_slow_twin() -> None:
+    rng = np.random.default_rng(0)
+    prompt, first, second = (rng.integers(0, high, 80).astype(np.int32) for high in (5, 7, 7))
+    second[rng.random(80) < 0.3] = -1  # judged alone
+    votes = read([{"prompt": "p", "response_a": f"a{n}", "response_b": "b", "vote": "a", "id": str(n)} for n in range(80)], heldout=0)
+    pairs, sides = _nodes(replace(votes, prompt=prompt, first=first, second=second))
+    a = list(zip(prompt.tolist(), first.tolist(), strict=True))
+    b = [(of, one) if one >= 0 else None for of, one in zip(prompt.tolist(), second.tolist(), strict=True)]
+    nodes = sorted({*a, *(one for one in b if one)})
+    assert [tuple(pair) for pair in pairs.tolist()] == nodes
+    assert sides.tolist() == [[nodes.index(one) for one in a], [nodes.index(one) if one else -1 for one in b]]
 
 
 def test_texts_are_stored_once_and_labels_orient_the_sides(tmp_path: Path) -> None:

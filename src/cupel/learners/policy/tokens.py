@@ -164,13 +164,21 @@ class Tokens:
 
     @property
     def prompt_lengths(self) -> np.ndarray:
-        """int64 tokens of each prompt."""
-        return np.diff(self.prompt_ends, prepend=0)
+        """int32 tokens of each prompt."""
+        return _lengths(self.prompt_ends)
 
     @property
     def response_lengths(self) -> np.ndarray:
-        """int64 tokens of each response."""
-        return np.diff(self.response_ends, prepend=0)
+        """int32 tokens of each response."""
+        return _lengths(self.response_ends)
+
+
+def _lengths(ends: np.ndarray) -> np.ndarray:
+    """int32 lengths of texts that lie one after the other, by where each ends."""
+    out = np.empty(len(ends), np.int32)
+    out[:1] = ends[:1]
+    np.subtract(ends[1:], ends[:-1], out=out[1:], casting="same_kind")
+    return out
 
 
 def tokenise(
@@ -191,15 +199,28 @@ def tokenise(
 
 
 def _nodes(votes: Votes) -> tuple[np.ndarray, np.ndarray]:
-    """(prompt, response) int64 [N, 2] of each different response to a prompt, sorted, and int64 [2, n] the nodes of both sides."""
-    size = max(len(votes.responses), 1)
-    a = votes.prompt.astype(np.int64) * size + votes.first
-    single = votes.second < 0
-    b = votes.prompt.astype(np.int64) * size + np.where(single, votes.first, votes.second)
-    keys, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
-    sides = inverse.reshape(2, -1)
-    sides[1, single] = -1
-    return np.stack([keys // size, keys % size], axis=1), sides
+    """(prompt, response) int32 [N, 2] of each different response to a prompt, sorted, and int32 [2, n] the nodes of both sides."""
+    n, size = len(votes), max(len(votes.responses), 1)
+    alone = votes.second < 0
+    keys = np.empty(2 * n, np.int64)
+    keys[:n] = votes.prompt
+    keys[:n] *= size
+    keys[n:] = keys[:n]
+    keys[:n] += votes.first
+    keys[n:] += np.where(alone, votes.first, votes.second)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    new = np.diff(keys, prepend=-1) != 0
+    sides = np.empty(2 * n, np.int32)
+    sides[order] = np.cumsum(new, dtype=np.int32) - np.int32(1)
+    del order
+    keys = keys[new]
+    pairs = np.empty((len(keys), 2), np.int32)
+    np.floor_divide(keys, size, out=pairs[:, 0], casting="same_kind")
+    np.remainder(keys, size, out=pairs[:, 1], casting="same_kind")
+    sides = sides.reshape(2, n)
+    sides[1, alone] = -1
+    return pairs, sides
 
 
 def _write(votes: Votes, pairs: np.ndarray, template: Template, options: PolicyOptions, place: Path, progress: Any) -> None:
@@ -332,17 +353,19 @@ def _rows(votes: Votes, tokens: Tokens, sides: np.ndarray, name: str) -> Rows:
     """Comparisons with the preferred side first; those that cannot be trained on are left out and counted."""
     import pyarrow as pa
 
-    lost_prompt, lost_response = tokens.prompt_lost, tokens.response_lost
-    length = tokens.response_lengths
+    empty = tokens.response_lengths == 0
     a, b = sides
     alone = b < 0
     other = np.where(alone, a, b)
-    lost = lost_prompt[tokens.response_prompt[a]] + lost_response[a] + np.where(alone, 0, lost_response[other])
-    outcome = np.where(lost > 0, SHORTENED, KEPT).astype(np.int8)
-    outcome[(length[a] == 0) | (length[other] == 0)] = DROPPED
+    lost = tokens.prompt_lost[tokens.response_prompt[a]].astype(np.int32)
+    lost += tokens.response_lost[a].astype(np.int32)
+    lost += np.where(alone, 0, tokens.response_lost[other]).astype(np.int32)
+    outcome = np.where(lost > 0, np.int8(SHORTENED), np.int8(KEPT))
+    outcome[empty[a] | empty[other]] = DROPPED
     outcome[~alone & (a == b)] = IDENTICAL
+    del other, empty
     outcome[votes.w <= 0] = NO_PREFERENCE
-    keep = np.flatnonzero(outcome <= SHORTENED)
+    keep = np.flatnonzero(outcome <= SHORTENED).astype(np.int32)
     if not len(keep):
         counts = np.bincount(outcome, minlength=len(OUTCOMES))
         said = ", ".join(f"{OUTCOMES[n]}: {int(count):,}" for n, count in enumerate(counts) if count)
@@ -359,9 +382,9 @@ def _rows(votes: Votes, tokens: Tokens, sides: np.ndarray, name: str) -> Rows:
     if rating is not None:
         rating = np.where(swap[:, None], rating[keep, ::-1], rating[keep]).astype(np.float32)
     return Rows(
-        first=first.astype(np.int32), second=second.astype(np.int32), p=np.where(swap, 1 - votes.p[keep], votes.p[keep]), w=votes.w[keep],
+        first=first, second=second, p=np.where(swap, 1 - votes.p[keep], votes.p[keep]), w=votes.w[keep],
         annotator=votes.annotator[keep].astype(np.int32), group=group.astype(np.int32), outcome=outcome,
         ids=Names([(prefix, votes.ids.take(pa.array(keep)))]), annotators=votes.annotators, groups=Names.numbered(prefix, groups),
-        lost=np.where(outcome == SHORTENED, lost, 0).astype(np.int32), source_row=keep.astype(np.int32),
+        lost=np.where(outcome == SHORTENED, lost, np.int32(0)), source_row=keep,
         strength=np.abs(votes.strength[keep]).astype(np.float32), rating=rating,
     )  # fmt: skip

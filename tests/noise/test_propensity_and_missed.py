@@ -156,7 +156,7 @@ def test_worked_coefficients():
 @given(st.floats(-30, 30), st.floats(0, 0.999))
 def test_exact_form_has_the_gradient_of_the_likelihood(x, g):
     at = double(x).requires_grad_()
-    (wanted,) = torch.autograd.grad(torch.log1p(-(1 - g) * torch.sigmoid(at)), at)
+    (wanted,) = torch.autograd.grad(torch.log(torch.sigmoid(-at) + g * torch.sigmoid(at)), at)  # 1 - (1 - g) s without cancellation
     assert math.isclose(coefficients(missed(g), x, 0.0), wanted.item(), rel_tol=1e-6, abs_tol=1e-9)
 
 

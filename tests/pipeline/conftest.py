@@ -13,14 +13,14 @@ DATA = Path(__file__).parents[2] / "examples" / "data" / "ukp_votes.parquet"
 
 @pytest.fixture(scope="session")
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,400 votes of eight debates, about 300 each, whole pairs."""
+    """1,200 votes of eight debates, about 150 each, whole pairs."""
     rows = pq.read_table(DATA).to_pylist()
     kept, count, whole = [], {}, {}
     for row in rows:
         count.setdefault(row["topic"], 0)
         if len(count) > 8 and row["topic"] not in list(count)[:8]:
             continue
-        if row["item_id"] in whole or count[row["topic"]] < 300:
+        if row["item_id"] in whole or count[row["topic"]] < 150:
             whole[row["item_id"]] = True
             count[row["topic"]] += 1
             kept.append(row)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cupel.evaluate.crossed import seed_variances, widened
+from cupel.evaluate.crossed import seed_variances, variance_of_mean, widened
 from cupel.evaluate.paired import Share
 from cupel.votes.intervals import expanded_percentile
 
@@ -103,7 +103,6 @@ def _share(
     if users < 2:
         return Share(value if users else None, None, None, events, users)
     found = expanded_percentile(value, drawn, users)
-    over = cells[0].mean(axis=1) if over is None else over
-    between = float(over.var(ddof=1)) / len(over)
+    between = variance_of_mean(cells[0].mean(axis=1) if over is None else over)
     low, high = widened((found.low, found.high), value, between, users - 1, seed_variances(cells))
     return Share(value, low, high, events, users)

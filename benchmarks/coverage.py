@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common import arguments, write_result
 
+from cupel.compare.intervals import differences
 from cupel.evaluate.crossed import crossed_interval
 from cupel.votes.agreement import krippendorff_alpha, pairwise_agreement
 from cupel.votes.intervals import cluster_bootstrap, wilson
@@ -186,6 +187,19 @@ def crossed_seeds(seeds: int) -> Callable[[np.random.Generator, int], Ends]:
     return one
 
 
+def compared(seeds: int, all_test: bool) -> Callable[[np.random.Generator, int], Ends]:
+    """A difference of a survival table: 60 groups, each tested by one of the seeds or by all of them; seeds differ as groups do."""
+
+    def one(rng: np.random.Generator, seed: int) -> Ends:
+        group = np.repeat(np.arange(60), 20)
+        seed_of = np.tile(np.arange(20) % seeds, 60) if all_test else group % seeds
+        moved = 0.05 * rng.normal(size=60)[group] + 0.03 * rng.normal(size=seeds)[seed_of]
+        found = differences((0.03 + moved + 0.5 * rng.normal(size=len(group)))[None], group, seed_of, draws=200, seed=seed)
+        return float(found.low[0]), float(found.high[0]), 0.03
+
+    return one
+
+
 KINDS: dict[str, Callable[[np.random.Generator, int], Ends]] = {
     "share of rows (Wilson)": share,
     "mean over prompts (cluster bootstrap)": grouped_mean,
@@ -202,6 +216,10 @@ KINDS: dict[str, Callable[[np.random.Generator, int], Ends]] = {
     "paired difference (prompts crossed with seeds, independent on a row)": crossed_independent,
     "paired difference (prompts crossed with five seeds that differ most)": crossed_seeds(5),
     "paired difference (prompts crossed with three seeds that differ most)": crossed_seeds(3),
+    "difference in a survival table, each prompt tested by one of five seeds": compared(5, all_test=False),
+    "difference in a survival table, each prompt tested by one of three seeds": compared(3, all_test=False),
+    "difference in a survival table, each user tested by all of five seeds": compared(5, all_test=True),
+    "difference in a survival table, each user tested by all of three seeds": compared(3, all_test=True),
 }
 
 

@@ -168,6 +168,12 @@ def test_only_adapters_know_upstreams() -> None:
     assert [str(entry) for entry in IMPORTS if top(entry.module) in UPSTREAMS and entry.part != "adapters"] == []
 
 
+def test_what_a_module_hides_it_keeps() -> None:
+    """A name with one leading underscore is imported by no other module."""
+    hidden = [entry for entry in IMPORTS if top(entry.module) == "cupel" and entry.module.split(".")[-1].startswith("_")]
+    assert [str(entry) for entry in hidden if not entry.module.split(".")[-1].startswith("__")] == []
+
+
 def test_optional_table_libraries_are_imported_where_needed() -> None:
     optional = {"pandas", "polars", "matplotlib", "pytest", "hypothesis"}
     assert [str(entry) for entry in IMPORTS if top(entry.module) in optional and entry.at_top] == []

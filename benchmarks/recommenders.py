@@ -6,8 +6,8 @@ The standard split of `recsys_data.py`, checksum asserted; full ranking, NDCG@20
 masked), and the chosen model alone is scored on test (training and validation items masked). Intervals: paired bootstrap over users.
 `ease_side` reads more than the others: times of events, and titles, years, genres and tags; its two halves stand beside it. Its form was
 found on two other random splits of the same ratings (seeds 1 and 2, validation part), before this split was looked at.
-A first table gave SGL and SimGCL 32 numbers, all edges and stops of its own, and they stood .015 below LightGCN: on another split most of that
-was the settings, which are LightGCN's now.
+A first table gave SGL and SimGCL 32 numbers, all edges and stops of their own, and they stood .015 below LightGCN: on another split most
+of that was the settings, which are LightGCN's now.
 --peers: an interpreter whose environment has `implicit` and `cornac`; without it their rows are missing and said to be. Finished cells
 are kept in --work and not computed again.
 """

@@ -93,7 +93,7 @@ def new_model(size: str, tokenizer: Any, seed: int) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=middle, num_hidden_layers=layers, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True,
+            num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, initializer_range=0.7 * hidden**-0.5,
             use_cache=False,
         )
     )  # fmt: skip

@@ -64,7 +64,7 @@ def differences(value: np.ndarray, group: np.ndarray, seed_of: np.ndarray, *, se
         moved = times @ influence / (times @ size)[:, None]
         largest[low:high] = np.abs(moved / scale).max(axis=1) * np.sqrt(correction)
     t, spread = stdtrit(freedom, 0.975), np.sqrt(total)
-    q = stdtrit(freedom, ndtr(max(float(np.quantile(largest, 0.95)), 1.959964)))
+    q = stdtrit(freedom, ndtr(np.clip(float(np.quantile(largest, 0.95)), 1.959964, 7.0)))
     return Differences(estimate, estimate - t * spread, estimate + t * spread, estimate - q * spread, estimate + q * spread, groups)
 
 

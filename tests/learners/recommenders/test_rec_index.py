@@ -144,7 +144,7 @@ def test_faiss_agrees_where_it_is_installed() -> None:
     model, log = made(seed=5)
     index, seen = Index.of(model, log), by_user(log, order="item")
     if find_spec("faiss") is None:
-        with pytest.raises(InputError, match="needs the package faiss"):
+        with pytest.raises(InputError, match="engine faiss needs faiss"):
             index.search([0], 3, engine="faiss")
         return
     for left_out in (None, seen):

@@ -198,7 +198,7 @@ def _faiss(index: Index, users: np.ndarray, k: int, seen: Rows | None, batch: in
     try:
         faiss: Any = import_module("faiss")
     except ImportError as error:
-        raise InputError("engine faiss needs the package faiss (pip install 'cupel[faiss]'); without it engine torch gives the same") from error
+        raise InputError("engine faiss needs faiss (pip install 'cupel[faiss]'); without it engine torch gives the same") from error
     table = np.ascontiguousarray(np.hstack([index.item.cpu().numpy(), index.bias.cpu().numpy()[:, None]]), np.float32)
     flat: Any = faiss.IndexFlatIP(table.shape[1])
     flat.add(table)

@@ -9,7 +9,7 @@ genre of an option that EASE and text like, and K = 10 weak ones, a genre of the
 cupel's `select` with reject="strong" on these. A rationale says "because I like {genre}", the answer is cupel's ("Behavior: [A]").
 Titles would make the vocabulary larger than the data: an item is its first genre, its decade and one of 8 words for how popular it is in
 training; a person is two genres, a decade and such a word, by training positives; one earlier item is remembered. The words are split
-by white space (55 or so), the prompts are `SceneText`'s with short templates.
+by white space (52 tokens), the prompts are `SceneText`'s with short templates.
 Two decoders (GPT-2's form: learned positions; hidden size 64 and 80, two layers, about .07 and .11 million weights) start from random
 weights, are trained with the policy learner by imitation (`kind: sft`) of prompt -> rationale and label, and go on with DPO from that
 model. Imitation sees each scene 14 times with its options in another order, which the letters follow, DPO once. Accuracy: the share of

@@ -13,7 +13,7 @@ COLUMNS = {
     "dpo+em": "DPO + EM (told nothing)",
 }  # fmt: skip
 #: what the picture draws -> colour
-DRAWN = {"dpo+em": "#0b7a75", "dpo+rdpo": "#d17a00", "dpo+cdpo": "#8a6fb0", "dpo": "#b3261e", "sft": "#777777"}
+DRAWN = {"tuned": "#1f5fa8", "dpo+em": "#0b7a75", "dpo+rdpo": "#d17a00", "dpo+cdpo": "#8a6fb0", "dpo": "#b3261e", "sft": "#777777"}
 WIDE, TALL, LEFT, TOP, RIGHT, BOTTOM = 760, 400, 64, 44, 250, 52
 
 
@@ -65,7 +65,7 @@ def learning_picture(result: Mapping[str, Any]) -> str:
         upper = [f"{x(rate):.1f},{y(values[rate][2]):.1f}" for rate in rates]
         lower = [f"{x(rate):.1f},{y(values[rate][1]):.1f}" for rate in reversed(rates)]
         line = " ".join(f"{x(rate):.1f},{y(values[rate][0]):.1f}" for rate in rates)
-        parts.append(f'<polygon points="{" ".join(upper + lower)}" fill="{DRAWN[key]}" opacity="0.12"/>')
+        parts.append(f'<polygon points="{" ".join(upper + lower)}" fill="{DRAWN[key]}" opacity="0.07"/>')
         parts.append(f'<polyline points="{line}" fill="none" stroke="{DRAWN[key]}" stroke-width="2.5"/>')
         parts += [f'<circle cx="{x(rate):.1f}" cy="{y(values[rate][0]):.1f}" r="4" fill="{DRAWN[key]}"/>' for rate in rates]
         ends.append((y(values[rates[-1]][0]), x(rates[-1]), key))
